@@ -42,7 +42,7 @@ def largest_class(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 def largest_share(logits: Tensor, size: tuple[int, int], temperature: float | None) -> Tensor:
     """Return the probability of the largest class after bilinear resizing: `(K, h, w)` to `(H, W)` float32."""
-    scores = upsampling.resize(logits[None], size)[0].permute(1, 2, 0)
+    scores: Tensor = upsampling.resize(logits[None], size)[0].permute(1, 2, 0)
     best = scores.amax(-1)
     if temperature is None:
         return best

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from refinenet.io.arrays import Array, library
+from refinenet.io.arrays import Array
 
 VALUES_AT_ONCE = 2**16
 """Number of resized logits that are computed at a time: few enough to stay in the processor's cache."""
@@ -36,8 +36,8 @@ def resize(logits: Array, size: tuple[int, ...]) -> Array:
         return tensors.resize(logits, size)
     resized = np.empty((len(logits), *size, logits.shape[1]), np.float32)
     for together, target in zip(_classes_together(logits), resized, strict=True):
-        for rows, block in _resize_rows(together, (size[0], size[1])):
-            target[rows] = block
+        for _ in _resize_rows(together, (size[0], size[1]), target):
+            pass
     return resized.transpose(0, 3, 1, 2)
 
 
@@ -111,22 +111,35 @@ def largest_share(logits: Array, size: tuple[int, int], temperature: float | Non
     shares = np.empty(size, np.float32)
     (together,) = _classes_together(logits[None])
     for rows, block in _resize_rows(together, size):
-        # Class by class in memory, the sums over classes are sums of whole rows.
-        apart = block.reshape(-1, len(logits)).T.copy()
-        apart -= apart.max(0)
-        apart *= np.float32(1 / temperature)
         # The softmax of the largest logit is 1 / sum(exp(logit - largest)); those of the others are not needed.
-        shares[rows] = (1 / np.exp(apart, out=apart).sum(0)).reshape(block.shape[:2])
+        shares[rows] = (1 / _exponentials(block, temperature).sum(0)).reshape(block.shape[:2])
     return shares
 
 
 def softmax(logits: Array) -> Array:
-    """Return the probabilities of classes from their logits, `(K, H, W)`, which are overwritten."""
-    maths = library(logits)
-    logits -= maths.amax(logits, 0)
-    maths.exp(logits, out=logits)
-    logits /= logits.sum(0)
+    """Return the probabilities of classes from their logits, `(K, H, W)`, which may be overwritten."""
+    if not isinstance(logits, np.ndarray):
+        return logits.softmax(0)
+    together = logits.transpose(1, 2, 0)
+    step = max(1, VALUES_AT_ONCE // max(1, logits[:, :1].size))
+    for start in range(0, len(together), step):
+        rows = together[start : start + step]
+        apart = _exponentials(rows, 1)
+        apart /= apart.sum(0)
+        rows[:] = apart.T.reshape(rows.shape)
     return logits
+
+
+def _exponentials(scores: Floats, temperature: float) -> Floats:
+    """Return exp((score - largest) / temperature) of each class, `(h, w, K)` to `(K, h * w)`.
+
+    Class by class in memory, maxima and sums over classes are those of whole rows, which is several times as fast.
+    """
+    apart = scores.reshape(-1, scores.shape[-1]).T.copy()
+    apart -= apart.max(0)
+    apart *= np.float32(1 / temperature)
+    exponentials: Floats = np.exp(apart, out=apart)
+    return exponentials
 
 
 def _classes_together(logits: Floats) -> Floats:
@@ -153,14 +166,20 @@ class _Axis:
         """Weight of the second neighbour, in [0, 1)."""
 
 
-def _resize_rows(together: Floats, size: tuple[int, int]) -> Iterator[tuple[slice, Floats]]:
-    """Resize `(h, w, K)` bilinearly, and yield a few rows of the result at a time, `(rows, W, K)`."""
+def _resize_rows(
+    together: Floats, size: tuple[int, int], target: Floats | None = None
+) -> Iterator[tuple[slice, Floats]]:
+    """Resize `(h, w, K)` bilinearly, and yield a few rows of the result at a time, `(rows, W, K)`.
+
+    They are parts of the target `(H, W, K)`, if there is one.
+    """
     rows, columns = (_Axis(*sides) for sides in zip(together.shape[:2], size, strict=True))
     step = max(1, VALUES_AT_ONCE // (size[1] * together.shape[2]))
     for start, end in pairwise((*range(0, size[0], step), size[0])):
         part = slice(start, end)
         narrow = _mix(together[rows.first[part]], together[rows.second[part]], rows.share[part, None, None])
-        yield part, _mix(narrow.take(columns.first, 1), narrow.take(columns.second, 1), columns.share[:, None])
+        left, right = narrow.take(columns.first, 1), narrow.take(columns.second, 1)
+        yield part, _mix(left, right, columns.share[:, None], None if target is None else target[part])
 
 
 def _interpolate(together: Floats, rows: _Axis, columns: _Axis, row: Places, column: Places) -> Floats:
@@ -175,12 +194,12 @@ def _interpolate(together: Floats, rows: _Axis, columns: _Axis, row: Places, col
     return _mix(above, below, rows.share[row, None])
 
 
-def _mix(first: Floats, second: Floats, share: Floats) -> Floats:
-    """Return the weighted mean of two arrays, which it overwrites, `share` being the weight of the second."""
+def _mix(first: Floats, second: Floats, share: Floats, target: Floats | None = None) -> Floats:
+    """Return the weighted mean of two arrays, which are overwritten; `share` is the weight of the second."""
     second -= first
     second *= share
-    second += first
-    return second
+    mixed: Floats = np.add(second, first, out=second if target is None else target)
+    return mixed
 
 
 def _differs_from_neighbours(largest: Places) -> npt.NDArray[np.bool_]:
