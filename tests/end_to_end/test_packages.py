@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from write_project import NAME as SMALL
+from write_project import describe
 
 ROOT = Path(__file__).parents[2]
 NOT_FOR_USERS = {"all", "dev", "docs"}
@@ -84,8 +86,14 @@ def test_messages_and_pages_name_extras_that_exist(project: dict[str, Any]) -> N
         if where == "." or where.startswith("refinenet")
         for extra in group.split(",")
     }
-    assert {where for where, _ in named} <= {".", project["name"]}
-    assert {extra for _, extra in named} <= set(project["optional-dependencies"])
+    small, whole = set(describe()["project"]["optional-dependencies"]), set(project["optional-dependencies"])
+    calls = re.compile(r"install_extra\(['\"](\w+)['\"](?:, small=['\"](\w+)['\"])?\)")
+    for page in (ROOT / "src").rglob("*.py"):
+        for extra, in_small in calls.findall(page.read_text("utf-8")):
+            named |= {(project["name"], extra), (SMALL, in_small or extra)} - {(SMALL, "export")}
+    assert {where for where, _ in named} == {".", project["name"], SMALL}
+    assert {extra for where, extra in named if where != SMALL} <= whole
+    assert {extra for where, extra in named if where == SMALL} <= small
     listed = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "install.md").read_text("utf-8"), flags=re.M)
     assert sorted(listed) == sorted(set(project["optional-dependencies"]) - {"openvino"})
 
