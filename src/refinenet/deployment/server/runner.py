@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 _BACKLOG = 128
 _HEAD_BYTES = 16 * 1024
+_SWITCH_SECONDS = 0.0005
+"""How long a thread that computes may keep the interpreter. The event loop gives it up at each read and write; with
+Python's 5 ms it would wait for that long again each time, and a refusal would take tens of milliseconds."""
 
 
 def serve(model: SegmentationModel, settings: ServerSettings) -> bool:
@@ -52,7 +56,7 @@ def serve(model: SegmentationModel, settings: ServerSettings) -> bool:
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     with _listen(settings) as listener, warnings.catch_warnings(action="ignore"):
         service.warm_up()
-        with _without_ending():
+        with _without_ending(), _switching_often():
             _Server(_configure(app, settings), service).run(sockets=[listener])
     return service.queue.pending == 0
 
@@ -126,6 +130,16 @@ def _warn(service: Service) -> Iterator[str]:
             f"Warning: the limits allow {needed / 1e9:.1f} GB of memory, and there are {there / 1e9:.1f}: large images "
             "at the same time can end the server. Lower --max-pixels or --workers."
         )
+
+
+@contextmanager
+def _switching_often() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 @contextmanager
