@@ -53,8 +53,8 @@ def deal_folds(images: LabelledImages, count: int, group: str | None = None, *, 
     groups = images.groups(group)
     if len(groups) < count:
         print_note(
-            f"By their names the images form {len(groups)} groups, fewer than the {count} folds: they are cut into "
-            "stretches. Where neighbouring frames look alike, errors that they share are not found.",
+            f"By their names the images form fewer groups of related ones ({len(groups)}) than the {count} folds: they "
+            "are cut into stretches. Where neighbouring frames look alike, errors that they share are not found.",
             enabled=show,
         )
         order = [index for members in groups for index in members]
