@@ -3,7 +3,7 @@
     python benchmarks/serve_attack.py [--model camvid] [--connections 60 200 1000] [--seconds 15] [-- OPTIONS]
 
 OPTIONS after `--` go to `refinenet serve`. A normal client sends one small image after the other over a new connection
-each time, first alone, then while slow clients hold connections and open a new one for each that the server cuts:
+each time, first alone, then while slow clients hold connections, and open a new one five seconds after one was cut:
 
 - heads: a byte of the head every half second;
 - bodies: a byte of the body every half second;
@@ -28,6 +28,7 @@ from serve_load import ask, make_requests, percentile, start
 from refinenet.io.console import print_table
 
 PACE = 0.5
+RECONNECTS_AFTER = 5.0
 HEAD = b"POST /segment?kind=overlay&kind=probabilities HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 
 Attack = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -78,7 +79,7 @@ async def hold(port: int, attack: Attack) -> None:
                 writer.close()
         except OSError:
             pass
-        await asyncio.sleep(PACE)
+        await asyncio.sleep(RECONNECTS_AFTER)
 
 
 async def normal(port: int, request: bytes, seconds: float) -> tuple[list[float], int]:

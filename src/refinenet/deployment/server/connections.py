@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 import uuid
+from collections import OrderedDict
 from typing import Any
 
 import h11
@@ -29,19 +30,24 @@ class BoundedProtocol(H11Protocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._waits_since, self._is_cut = 0.0, False
+        # Shared by all connections of a server: those that wait for a head, the one that waits for longest first.
+        self._idle: OrderedDict[BoundedProtocol, None] = vars(self.server_state).setdefault("idle", OrderedDict())
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn
         """Begin to wait for a request."""
         super().connection_made(transport)
         self._waits_since = self.loop.time()
+        self._idle[self] = None
         if self._is_greedy() or not self._has_room():
             self.app = _refuse_connection
         self._head_timer = self._cut_after(self._limits.header_seconds)
 
     def _is_greedy(self) -> bool:
         address = self.client[0] if self.client else ""
+        if is_loopback(address):
+            return False
         same = sum(each.client is not None and each.client[0] == address for each in self._all())
-        return same > self._limits.connections_per_address and not is_loopback(address)
+        return same > self._limits.connections_per_address
 
     def _all(self) -> list[BoundedProtocol]:
         return [each for each in self.connections if isinstance(each, BoundedProtocol) and not each._is_cut]
@@ -51,15 +57,20 @@ class BoundedProtocol(H11Protocol):
 
         Otherwise a few hundred connections that send nothing would keep all others out until their time is over.
         """
-        connections = self._all()
-        if len(connections) <= self._limits.connections:
+        if len(self.connections) <= self._limits.connections:
             return True
-        waiting = [each for each in connections if each is not self and each._waits_for_client]
-        waiting.sort(key=lambda each: (each._progress, each._waits_since))
-        slowest = next((each for each in waiting if not each._has_sent), None)
+        # Idle ones are found without a search: thousands of clients may connect within a second.
+        idle = (each for each in self._idle if each is not self)
+        slowest = next((each for each in idle if not each._has_sent), None) or self._find_slow()
         if slowest is not None:
             slowest._cut()
-        return slowest is not None
+        return slowest is not None or len(self._all()) <= self._limits.connections
+
+    def _find_slow(self) -> BoundedProtocol | None:
+        """Return the connection whose body or whose reader is slow for longest; readers last, as most is lost there."""
+        slow = [each for each in self._all() if each is not self and each._waits_for_client]
+        slow.sort(key=lambda each: (each._unread > 0, each._waits_since))
+        return next((each for each in slow if not each._has_sent), None)
 
     @property
     def _has_sent(self) -> bool:
@@ -75,22 +86,20 @@ class BoundedProtocol(H11Protocol):
         return self.conn.their_state in (h11.IDLE, h11.SEND_BODY) or self._unread > 0
 
     @property
-    def _progress(self) -> int:
-        """How much would be lost with this connection: nothing, a body that is received, a response that is read."""
-        return 2 if self._unread > 0 else int(self.conn.their_state is h11.SEND_BODY)
-
-    @property
     def _unread(self) -> int:
         """Bytes of responses that the client has not read."""
         return self.transport.get_write_buffer_size()
 
     def _cut(self) -> None:
         self._is_cut = True
+        self._idle.pop(self, None)
         self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Read what has arrived."""
         super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._idle.pop(self, None)
         if self._awaits_head():
             if self._head_timer is None:
                 self._head_timer = self._cut_after(self._limits.header_seconds)
@@ -111,6 +120,8 @@ class BoundedProtocol(H11Protocol):
         """Wait for the next request, or for the rest of a body that was refused, which is thrown away."""
         super().on_response_complete()
         self._waits_since = self.loop.time()
+        if self.conn.their_state is h11.IDLE:
+            self._idle[self] = None
         if self._awaits_rest() and self._head_timer is None:
             self._head_timer = self._cut_after(self._limits.body_seconds)
 
@@ -142,6 +153,7 @@ class BoundedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         super().connection_lost(exc)
+        self._idle.pop(self, None)
         self._cancel(self._head_timer)
         self._cancel(self._write_timer)
 
