@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from exported_files import export_onnx
+from model_parts import small_network
 from PIL import Image
 from small_installation import SmallInstallation, link_packages
 from video_samples import write_video
@@ -138,6 +140,15 @@ def test_every_way_to_deploy(small: SmallInstallation, model: Path, streets: Pat
     assert (tmp_path / "out.mp4").stat().st_size > 0
     assert len(list((tmp_path / "many").rglob("*.png"))) == 6
     assert len((tmp_path / "areas.csv").read_text().splitlines()) == 1 + 3 * 5
+
+
+def test_an_onnx_file(small: SmallInstallation, streets: Path, tmp_path: Path) -> None:
+    model = tmp_path / "small.onnx"
+    model.write_bytes(export_onnx(small_network()).SerializeToString())
+    done = small.refinenet("deploy", str(streets / "1.png"), "--model", str(model), "--output", str(tmp_path / "a.png"))
+    assert done.returncode == 0, done.stderr
+    expected = RefineNet(model=model).segment(streets / "1.png").labels
+    assert (np.asarray(Image.open(tmp_path / "a.png")) == expected).mean() >= 0.999
 
 
 def test_the_server_answers(small: SmallInstallation, model: Path, streets: Path) -> None:
