@@ -312,8 +312,8 @@ class RefineNet(SharedModel):
         """
         require_pytorch("A submission")
         self._warn_of_random_weights()
-        data = evaluation.as_read_by(self.card, datasets.open_dataset(dataset, root)(split))
-        submission = evaluation.plan_submission(output_file, dataset).of(data)
+        planned = evaluation.plan_submission(output_file, dataset)  # before files are looked for
+        submission = planned.of(evaluation.as_read_by(self.card, datasets.open_dataset(dataset, root)(split)))
         models.check_same_classes(self.label_set, submission.dataset)
         segmenter = self._segmenter.under(evaluation.choose_protocol_for(self.card, submission.dataset, protocol))
         evaluation.write_submission(segmenter, submission, progress=progress)

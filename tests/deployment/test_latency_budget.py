@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 from PIL import Image
-from torch import Tensor
 
 from refinenet import RefineNet
 from refinenet.deployment import latency_budget
 from refinenet.deployment.latency_budget import SCALES, choose
+from refinenet.io.arrays import Array
 from refinenet.labels import LabelSet
 
 LABELS = LabelSet.numbered(2)
@@ -46,13 +45,13 @@ class Slow:
         self.clock, self.limit, self.seconds = clock, limit, seconds
 
     @property
-    def device(self) -> torch.device:
-        return torch.device("cpu")
+    def device(self) -> str:
+        return "cpu"
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Array) -> Array:
         self.clock.seconds += self.seconds * images.shape[-1] * images.shape[-2] / 1e6
         red = images[:, :1] - self.limit
-        return torch.cat([-red, red], 1) * 100
+        return np.concatenate([-red, red], 1) * 100
 
 
 def stripes() -> npt.NDArray[np.uint8]:

@@ -195,11 +195,12 @@ def test_an_interrupted_fold_goes_on_and_ends_as_an_uninterrupted_one(tmp_path: 
     settings = {**SETTINGS, "epochs": 2, "batch_size": 2}
     options: dict[str, Any] = {"network": SMALL, "device": "cpu", "settings": settings, "progress": False}
     whole = load_file(train_fold(images, fold, tmp_path / "whole", **options))
-    # As a kill after the first epoch leaves it: without the checkpoints and the model of the second.
+    # As a kill after the first epoch leaves it: without the checkpoint and the model of the second.
     shutil.copytree(tmp_path / "whole", tmp_path / "killed")
-    steps = sorted((tmp_path / "killed" / "checkpoints").iterdir())
-    for later in steps[1:]:
-        shutil.rmtree(later)
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    first, second = sorted(checkpoints.glob("step-*"))[-2:]
+    shutil.rmtree(second)
+    (checkpoints / "latest.json").write_text(json.dumps({"checkpoint": first.name}))
     (tmp_path / "killed" / "last.safetensors").unlink()
     resumed = load_file(train_fold(images, fold, tmp_path / "killed", **options))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)

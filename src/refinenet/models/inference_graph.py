@@ -6,6 +6,7 @@ Shape letters: N batch, C channels, K classes, H and W height and width of the i
 from __future__ import annotations
 
 import copy
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,6 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -97,9 +97,12 @@ class _SameConvolution(nn.Conv2d):
 
 
 def _simplify_same_padding(network: nn.Module) -> None:
+    layers = sys.modules.get("timm.layers")  # loaded already if the encoder is one of timm's, and not needed otherwise
+    if layers is None:
+        return
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, Conv2dSame) and _is_halving(child):
+            if isinstance(child, layers.Conv2dSame) and _is_halving(child):
                 parent.add_module(name, _with_traceable_padding(child))
 
 
