@@ -6,6 +6,7 @@ import asyncio
 import selectors
 import uuid
 from collections import OrderedDict
+from itertools import islice
 from typing import Any
 
 import h11
@@ -14,6 +15,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from refinenet.deployment.server.refusals import Refusal, make_response
 from refinenet.deployment.server.settings import ServerSettings, is_loopback
+
+_LOOKED_AT = 8
+_DRIPS_AFTER = 1.0
+"""Seconds after which a request that is not whole is taken for a slow one, when there are too many connections."""
 
 
 class BoundedProtocol(H11Protocol):
@@ -59,9 +64,9 @@ class BoundedProtocol(H11Protocol):
         """
         if len(self.connections) <= self._limits.connections:
             return True
-        # Idle ones are found without a search: thousands of clients may connect within a second.
-        idle = (each for each in self._idle if each is not self)
-        slowest = next((each for each in idle if not each._has_sent), None) or self._find_slow()
+        # Without a search, and a few are looked at: thousands of clients may connect within a second.
+        idle = islice((each for each in self._idle if each is not self), _LOOKED_AT)
+        slowest = next((each for each in idle if each._drips or not each._has_sent), None) or self._find_slow()
         if slowest is not None:
             slowest._cut()
         return slowest is not None or len(self._all()) <= self._limits.connections
@@ -70,7 +75,13 @@ class BoundedProtocol(H11Protocol):
         """Return the connection whose body or whose reader is slow for longest; readers last, as most is lost there."""
         slow = [each for each in self._all() if each is not self and each._waits_for_client]
         slow.sort(key=lambda each: (each._unread > 0, each._waits_since))
-        return next((each for each in slow if not each._has_sent), None)
+        return next((each for each in slow[:_LOOKED_AT] if each._drips or not each._has_sent), None)
+
+    @property
+    def _drips(self) -> bool:
+        """Whether a request has begun long ago and is not whole."""
+        has_begun = self._awaits_head() or self.conn.their_state is h11.SEND_BODY
+        return has_begun and self.loop.time() - self._waits_since > _DRIPS_AFTER
 
     @property
     def _has_sent(self) -> bool:
