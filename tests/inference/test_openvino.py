@@ -20,6 +20,7 @@ from translations import save_small, translated
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.inference.backends.graph import Graph
+from refinenet.inference.backends.private_cache import read_cached, write_cached
 from refinenet.inference.backends.pytorch import PyTorchBackend
 from refinenet.inference.backends.translated import AutoBackend, TranslatedBackend
 from refinenet.inference.backends.translation_cache import read_or_translate
@@ -48,6 +49,16 @@ def difference(backend: TranslatedBackend, shape: tuple[int, ...]) -> float:
 @pytest.mark.parametrize("shape", [(1, 3, 45, 70), (1, 3, 1, 1), (3, 3, 33, 8), (2, 3, 7, 129)])
 def test_logits_are_those_of_pytorch_at_any_size(backend: TranslatedBackend, shape: tuple[int, ...]) -> None:
     assert difference(backend, shape) < 1e-4
+
+
+def test_what_another_process_has_cached_meanwhile_is_kept_silently(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "cache" / "openvino" / ("0" * 32)
+    write_cached({"graph.xml": b"first"}, folder)
+    write_cached({"graph.xml": b"second"}, folder)
+    assert read_cached(folder, "") == {"graph.xml": b"first"}
+    assert capsys.readouterr().err == ""
 
 
 def test_a_changed_weight_is_seen_and_a_cache_that_cannot_be_written_is_no_error(

@@ -33,6 +33,7 @@ def test_images_are_reduced_as_pytorch_reduces_them_with_antialiasing(size: tupl
         )
         assert np.abs(found - expected[0].permute(1, 2, 0).numpy()).max() <= most
     assert reduced.dtype == np.uint8
+    assert reduced.flags.writeable  # PyTorch warns of arrays that are not
     assert reduced_bands.dtype == np.float32
 
 

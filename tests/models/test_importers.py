@@ -216,6 +216,9 @@ def test_missing_file_and_folder_are_named(tmp_path: Path) -> None:
         RefineNet(model=tmp_path / "nowhere.pth")
     with pytest.raises(IsADirectoryError, match="is a folder"):
         RefineNet(model=tmp_path)
+    (tmp_path / "last.safetensors").touch()
+    with pytest.raises(FileNotFoundError, match=r"not been validated yet.*last\.safetensors"):
+        RefineNet(model=tmp_path / "best.safetensors")
 
 
 def test_checkpoint_under_the_suffix_of_another_format_is_read(

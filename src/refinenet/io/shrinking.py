@@ -36,7 +36,7 @@ def shrink_image(pixels: Pixels, factor: float) -> Pixels:
         return pixels
     size = _reduced(pixels.shape, factor)[::-1]
     if pixels.dtype == np.uint8:
-        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+        return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))  # writable, for PyTorch
     bands = [Image.fromarray(np.ascontiguousarray(pixels[..., band])) for band in range(pixels.shape[2])]
     return np.stack([np.asarray(band.resize(size, Image.Resampling.BILINEAR)) for band in bands], -1)
 

@@ -8,6 +8,8 @@ from typing import Any
 
 MAX_FILE_BYTES = 2 * 1024**3
 MAX_HEADER_BYTES = 10 * 1024**2
+_BEST = "best.safetensors"
+"""Model of a run's best validation, in its folder."""
 
 
 def is_safetensors(path: Path) -> bool:
@@ -18,11 +20,14 @@ def is_safetensors(path: Path) -> bool:
         OSError: The file is missing, a folder, or not readable.
     """
     if path.is_dir():
-        inside = path / "best.safetensors"
+        inside = path / _BEST
         hint = f" Did you mean {inside}?" if inside.exists() else ""
         raise IsADirectoryError(f"{path} is a folder, not a model file.{hint}")
     if not path.exists():
-        raise FileNotFoundError(f"There is no model file {path}.")
+        last = path.with_name("last.safetensors")
+        exists = path.name == _BEST and last.exists()
+        hint = f" The run has not been validated yet; after its last epoch it had {last}." if exists else ""
+        raise FileNotFoundError(f"There is no model file {path}.{hint}")
     if not 0 < path.stat().st_size <= MAX_FILE_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size} bytes; a model file has 1 to {MAX_FILE_BYTES}.")
     with path.open("rb") as stream:

@@ -77,7 +77,9 @@ class RunFolder:
             ValueError: One was.
         """
         if self.is_started:
-            raise ValueError(f"{self.path} already holds a run. Continue it with --resume, or choose another folder.")
+            raise ValueError(
+                f"{self.path} already holds a run. Continue it with --resume {self.path}, or choose another folder."
+            )
 
     @property
     def is_finished(self) -> bool:
