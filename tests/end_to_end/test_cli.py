@@ -172,7 +172,7 @@ def test_interrupted_training_says_how_to_go_on(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "--resume run" in errors
-    assert "interrupted" in errors
+    assert "Interrupted." in errors
     assert "Traceback" not in errors
 
 

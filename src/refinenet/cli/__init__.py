@@ -15,7 +15,7 @@ from refinenet.cli import convert, data, demo, deploy, export, hub, info, label,
 from refinenet.cli import eval as eval_command
 from refinenet.cli.examples import Commands, epilog
 from refinenet.cli.options import complain
-from refinenet.io.console import check_output, describe_error, secure_streams
+from refinenet.io.console import check_output, describe_error, print_note, secure_streams
 from refinenet.io.files import quote_controls
 
 __all__ = ["main"]
@@ -75,7 +75,7 @@ def main() -> NoReturn:
         app(arguments)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            complain("interrupted.")
+            print_note("Interrupted.")
         if not end.code:
             _end()
         raise

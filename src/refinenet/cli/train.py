@@ -166,6 +166,11 @@ def train(
 
         if list_recipes and show_settings:
             raise typer.BadParameter("pass one of the two lists at a time.", param_hint="--list-recipes")
+        if show_settings and recipe is not None:
+            raise typer.BadParameter(
+                "it lists the defaults of all settings; --list-recipes lists what each recipe sets.",
+                param_hint="--show-settings",
+            )
         (show_recipes if list_recipes else show_training_settings)(as_json)
         return
     named = {
