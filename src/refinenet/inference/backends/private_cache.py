@@ -6,7 +6,6 @@ It holds translated networks (`translation_cache`) and exported files that were 
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
@@ -136,7 +135,7 @@ def write_cached(files: Mapping[str, bytes], folder: Path) -> None:
             graph.rename(folder)
         _prune(folder)
     except OSError as error:
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):  # another process has written the same files meanwhile
+        if folder.is_dir():  # another process has written the same files meanwhile
             return
         print_note(f"Warning: the network cannot be cached in {folder}: {error}")
 
