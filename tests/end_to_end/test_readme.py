@@ -41,8 +41,7 @@ LARGE_NETWORK = " --model-type lightweight --num-layers 50"
 NAMES_A_NETWORK = ("--model", "--encoder", "lightweight_nyu")
 """Commands of a training without these get a small network instead of the default one of 99 million parameters."""
 SMALL_MODEL = " --model small.safetensors"
-"""Trained, and quantised, in place of the bundled model, whose MobileNetV2 takes five times as long to export: once is
-enough here. `export/test_export.py` and `export/test_quantisation.py` export and quantise it, too."""
+"""Trained in place of the bundled model, whose MobileNetV2 takes five times as long to export."""
 
 
 def blocks(language: str, page: str = README) -> list[str]:
@@ -138,7 +137,6 @@ def test_console_examples_run(users_files: Path, call_refinenet: CommandLine, ca
             quick += "" if any(word in quick for word in NAMES_A_NETWORK) else SMALL_NETWORK
         if "refinenet export" in quick:
             quick = quick.replace("streets:4:64x64", "streets:1:64x64") + " --size 64x64"
-            quick += SMALL_MODEL if "--precision int8" in quick and "--model" not in quick else ""
         result = call_refinenet(*shlex.split(with_local_paths(quick, users_files), comments=True)[1:])
         if "--recipe lightweight_nyu" in quick:  # its encoder's ImageNet weights are fetched first
             assert result.returncode == 1

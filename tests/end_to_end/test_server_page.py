@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from chromium import FAKE_CAMERA, list_requests, needs_chromium, open_chromium, resize
 from picture_bytes import file_bytes
 from PIL import Image
 from serve_process import ServeProcess
+from server_page import canvas, choose, one, open_page, overlay, put, send, states, text, wait
 
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
@@ -70,76 +70,6 @@ def page(browser: Any, server: ServeProcess) -> Any:
     return browser
 
 
-def open_page(browser: Any, server: ServeProcess) -> None:
-    browser.get(f"http://127.0.0.1:{server.port}/")
-    wait(browser, lambda: ":" in text(browser, "model-line"))
-
-
-def wait(page: Any, is_so: Any) -> None:
-    end = time.monotonic() + 120
-    while not is_so():
-        assert time.monotonic() < end, (text(page, "status"), text(page, "error"))
-        time.sleep(0.05)
-
-
-def text(page: Any, identifier: str) -> str:
-    return str(page.find_element("id", identifier).text)
-
-
-def one(page: Any, selector: str) -> Any:
-    return page.find_element("css selector", selector)
-
-
-def choose(page: Any, *paths: Path) -> None:
-    page.find_element("id", "file").send_keys("\n".join(map(str, paths)))
-
-
-def send(page: Any, event: str, count: int = 1, content: bytes = PICTURE) -> None:
-    """Drop or paste pictures."""
-    script = """
-        const bytes = Uint8Array.from(atob(arguments[0]), (letter) => letter.charCodeAt(0));
-        const data = new DataTransfer();
-        for (let k = 0; k < arguments[2]; k++) {
-          data.items.add(new File([bytes], `dropped${k}.png`, { type: "image/png" }));
-        }
-        const options = { bubbles: true, cancelable: true };
-        document.dispatchEvent(arguments[1] === "drop" ? new DragEvent("drop", { ...options, dataTransfer: data })
-          : new ClipboardEvent("paste", { ...options, clipboardData: data }));
-    """
-    page.execute_script(script, base64.b64encode(content).decode(), event, count)
-
-
-def canvas(page: Any, name: str, pane: int = 0) -> npt.NDArray[np.uint8]:
-    """The pixels of a canvas, `(H, W, 4)` uint8 RGBA."""
-    script = """
-        const canvas = document.querySelectorAll(`[data-name=${arguments[0]}]`)[arguments[1]];
-        const { data, width, height } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-        return [width, height, ...data];
-    """
-    width, height, *values = page.execute_script(script, name, pane)
-    return np.array(values, np.uint8).reshape(height, width, 4)
-
-
-def overlay(page: Any, pane: int = 0) -> npt.NDArray[np.uint8]:
-    return canvas(page, "overlay", pane)
-
-
-def put(page: Any, name: str, value: object, pane: int = 0) -> None:
-    script = """
-        const element = document.querySelectorAll(`[data-name=${arguments[0]}]`)[arguments[2]];
-        if (element.type === "checkbox") element.checked = arguments[1]; else element.value = arguments[1];
-        element.dispatchEvent(new Event("input"));
-    """
-    page.execute_script(script, name, value, pane)
-
-
-def states(page: Any) -> list[str]:
-    found: list[str] = page.execute_script(
-        "return [...document.querySelectorAll('#strip li')].map((each) => each.dataset.state)"
-    )
-    return found
-
-
 def upload(page: Any, server: ServeProcess, network: RefineNet) -> Any:
     choose(page, next(path for path in server.folder.glob("*.png") if path.name != "text.png"))
     wait(page, lambda: page.find_element("id", "result").is_displayed())
@@ -159,7 +89,7 @@ def test_a_picture_is_segmented_and_shown_as_python_does(page: Any, server: Serv
 
 def test_names_of_classes_and_files_are_text(page: Any, server: ServeProcess, network: RefineNet) -> None:
     upload(page, server, network)
-    send(page, "drop")
+    send(page, "drop", PICTURE)
     wait(page, lambda: states(page) == ["done"] * 2)
     assert [each.get_attribute("src") for each in page.find_elements("css selector", "img")] == [
         f"http://127.0.0.1:{server.port}/static/icon.svg"
@@ -274,14 +204,14 @@ def test_the_divider_shows_the_picture_beside_the_result(page: Any, server: Serv
 
 @pytest.mark.parametrize("event", ["drop", "paste"])
 def test_a_picture_is_dropped_or_pasted(page: Any, event: str) -> None:
-    send(page, event)
+    send(page, event, PICTURE)
     wait(page, lambda: "64 × 48 pixels" in text(page, "status"))
 
 
 def test_several_images_form_a_strip(page: Any) -> None:
     from selenium.webdriver import Keys
 
-    send(page, "drop", count=3)
+    send(page, "drop", PICTURE, count=3)
     wait(page, lambda: states(page) == ["done"] * 3)
     first = one(page, "#strip li button")
     assert first.get_attribute("aria-current") == "true"
@@ -301,7 +231,7 @@ def test_a_photo_that_is_too_large_is_reduced_and_said(page: Any) -> None:
     large = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
     content = file_bytes(Image.fromarray(large), "PNG")
     assert len(content) > 100_000
-    send(page, "drop", content=content)
+    send(page, "drop", content)
     wait(page, lambda: "173 × 115 pixels in" in text(page, "status"))  # 300 x 200, at most 20,000
     assert "Reduced from 300 × 200 pixels" in text(page, "status")
 
@@ -352,24 +282,24 @@ def test_a_request_is_cancelled(page: Any, server: ServeProcess) -> None:
 
     server.process.send_signal(signal.SIGSTOP)
     try:
-        send(page, "drop", count=2)
+        send(page, "drop", PICTURE, count=2)
         wait(page, lambda: states(page) == ["running", "waiting"])
         page.find_element("id", "cancel").click()
         wait(page, lambda: "Cancelled." in text(page, "status"))
         assert not page.find_element("id", "error").is_displayed()
-        send(page, "drop")
+        send(page, "drop", PICTURE)
         wait(page, lambda: states(page)[-1] == "running")
         one(page, "body").send_keys(Keys.ESCAPE)
         wait(page, lambda: states(page) == ["failed"] * 3)
     finally:
         server.process.send_signal(signal.SIGCONT)
-    send(page, "drop")
+    send(page, "drop", PICTURE)
     wait(page, lambda: states(page)[-1] == "done")
 
 
 def test_a_double_click_and_two_drops_do_no_harm(page: Any) -> None:
-    send(page, "drop")
-    send(page, "drop")
+    send(page, "drop", PICTURE)
+    send(page, "drop", PICTURE)
     wait(page, lambda: states(page) == ["done"] * 2)
     page.execute_script("for (let k = 0; k < 2; k++) document.getElementById('compare').click()")
     assert not page.find_element("id", "error").is_displayed()
@@ -384,7 +314,7 @@ def test_a_busy_server_is_told_in_words(page: Any, server: ServeProcess) -> None
             waiting = [threads.submit(server.segment, PICTURE) for _ in range(2)]
             while b"refinenet_queue_length 2" not in server.ask("GET", "/metrics").body:
                 time.sleep(0.02)
-            send(page, "drop")
+            send(page, "drop", PICTURE)
             wait(page, lambda: "The server is busy" in text(page, "error"))
             os.kill(decoder, signal.SIGCONT)
             assert [each.result().status for each in waiting] == [200, 200]
@@ -399,7 +329,7 @@ def test_being_offline_is_told_in_words(page: Any) -> None:
     page.execute_cdp_cmd("Network.enable", {})
     page.execute_cdp_cmd("Network.emulateNetworkConditions", {"offline": True, **conditions})
     try:
-        send(page, "drop")
+        send(page, "drop", PICTURE)
         wait(page, lambda: "You are offline" in text(page, "error"))
     finally:
         page.execute_cdp_cmd("Network.emulateNetworkConditions", {"offline": False, **conditions})
@@ -447,7 +377,7 @@ def test_axe_finds_nothing(page: Any, server: ServeProcess, network: RefineNet, 
     assert page.execute_async_script(run) == []
     upload(page, server, network)
     page.find_element("id", "compare").click()
-    send(page, "drop", count=2)
+    send(page, "drop", PICTURE, count=2)
     wait(page, lambda: states(page) == ["done"] * 3)
     assert page.execute_async_script(run) == []
     page.find_element("id", "keys-open").click()
@@ -457,7 +387,7 @@ def test_axe_finds_nothing(page: Any, server: ServeProcess, network: RefineNet, 
 def test_it_fits_on_a_phone(page: Any, server: ServeProcess, network: RefineNet) -> None:
     resize(page, 360, 800)
     upload(page, server, network)
-    send(page, "drop", count=5)
+    send(page, "drop", PICTURE, count=5)
     wait(page, lambda: states(page) == ["done"] * 6)
     assert page.execute_script("return document.documentElement.scrollWidth") == 360
     wider = """
@@ -478,7 +408,7 @@ def test_a_hundred_uploads_leave_nothing_behind(page: Any) -> None:
     page.execute_cdp_cmd("Performance.enable", {})
     found = []
     for count in (35, 35, 35):
-        send(page, "drop", count=count)
+        send(page, "drop", PICTURE, count=count)
         wait(page, lambda: set(states(page)) == {"done"})
         found.append(held())
     assert len(states(page)) == 30, "the strip is bounded"
@@ -495,7 +425,7 @@ def test_depth_and_normals_are_views(browser: Any, tmp_path: Path) -> None:
     try:
         open_page(browser, server)
         assert text(browser, "model-line") == "many: 3 classes, depth, normals"
-        send(browser, "drop")
+        send(browser, "drop", PICTURE)
         wait(browser, lambda: browser.find_element("id", "result").is_displayed())
         assert [each.text for each in browser.find_elements("css selector", ".view option, [data-name=view] option")][
             :4
@@ -517,5 +447,5 @@ def test_errors_are_told_in_words(page: Any, server: ServeProcess) -> None:
     choose(page, server.folder / "large.bin")
     wait(page, lambda: "40.0 MiB" in text(page, "error"))
     server.stop()
-    send(page, "drop")
+    send(page, "drop", PICTURE)
     wait(page, lambda: "cannot be reached" in text(page, "error"))

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         write_atomically,
     )
     from refinenet.io.hdf5 import clear_errors, open_hdf5
+    from refinenet.io.html_pages import open_template, read_text
     from refinenet.io.image_files import (
         DEEP_MODES,
         DOWNLOAD,
@@ -239,6 +240,7 @@ __all__ = [
     "open_hdf5",
     "open_picture",
     "open_target",
+    "open_template",
     "open_upright",
     "open_verified",
     "pack_arrays",
@@ -263,6 +265,7 @@ __all__ = [
     "read_samples",
     "read_step",
     "read_stored",
+    "read_text",
     "refuse_address",
     "refuse_blocked",
     "refuse_same_file",

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from refinenet.evaluation import draw_frame, photo_uri
-from refinenet.io.files import quote_controls
+from refinenet.io.html_pages import open_template, read_text
 from refinenet.io.legend import hatch
 from refinenet.io.overlay import blend
 from refinenet.io.sample_values import Pixels
@@ -25,6 +24,8 @@ from refinenet.labels import Colour, LabelMap, LabelSet
 if TYPE_CHECKING:
     from jinja2 import Template
 
+_PACKAGE = "refinenet.labelling"
+"""Package of the template, style and script."""
 AROUND = 1.0
 """Width of the surroundings that are shown on each side of a suspect, in sides of its box."""
 LEAST_SIDE = 64
@@ -111,28 +112,14 @@ def render_page(dataset: str, entries: Sequence[Entry], total: int, judged: int)
         entries=entries,
         total=total,
         judged=judged,
-        style=Markup(_read("suspects.css")),
-        script=Markup(_read("suspects.js")),
+        style=Markup(read_text(_PACKAGE, "suspects.css")),
+        script=Markup(read_text(_PACKAGE, "suspects.js")),
     )
 
 
 @cache
 def _load_template() -> Template:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, finalize=_make_visible, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(_read("suspects.html"))
-
-
-def _make_visible(value: Any) -> Any:
-    r"""Write control characters in names as `\x1b`, so that they cannot reorder or hide the text around them."""
-    return value if hasattr(value, "__html__") or not isinstance(value, str) else quote_controls(value)
-
-
-def _read(name: str) -> str:
-    return (files("refinenet.labelling") / name).read_text(encoding="utf-8")
+    return open_template(_PACKAGE, "suspects.html")
 
 
 def _surroundings(box: tuple[int, int, int, int], size: tuple[int, ...]) -> tuple[slice, slice]:

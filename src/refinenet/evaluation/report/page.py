@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from refinenet.evaluation.metrics import CONFIDENT, METRICS, RULES, Interval
 from refinenet.evaluation.report.images import Entry, Pixels, drawing_uri
@@ -14,11 +13,14 @@ from refinenet.evaluation.report.plots import Curve, largest_confusions, row_sha
 from refinenet.evaluation.report.selection import LEAST_SHARE, Group
 from refinenet.evaluation.report.targets import TargetEntry
 from refinenet.evaluation.results import Evaluation, percent
-from refinenet.io.files import quote_controls
+from refinenet.io.html_pages import open_template, read_text
 from refinenet.io.legend import format_share
 
 if TYPE_CHECKING:
     from jinja2 import Template
+
+_PACKAGE = "refinenet.evaluation.report"
+"""Package of the template, style and script."""
 
 MOST_IN_TABLE = 32
 """Largest number of classes whose confusion matrix is a table; of more classes, it is a picture."""
@@ -99,8 +101,8 @@ def render_page(
     metrics, label_set = evaluation.metrics, evaluation.label_set
     return _load_template().render(
         title=f"{evaluation.dataset} {evaluation.split}: {evaluation.images} images",
-        style=Markup(_read("page.css")),
-        script=Markup(_read("page.js")),
+        style=Markup(read_text(_PACKAGE, "page.css")),
+        script=Markup(read_text(_PACKAGE, "page.js")),
         names=label_set.names,
         colours=label_set.colours,
         metrics=metrics,
@@ -135,33 +137,13 @@ def _describe_output(name: str, evaluation: Evaluation, entries: Sequence[Target
 
 @cache
 def _load_template() -> Template:
-    """The compiled `page.html`; Jinja2 is imported here because most commands write no report."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_make_visible,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "percent_sign": _percent, "interval": _interval, "share": format_share}
-    # Classes keep the order of the dataset: by default `tojson` sorts keys.
-    environment.policies["json.dumps_kwargs"] = {}
-    return environment.from_string(_read("page.html"))
-
-
-def _make_visible(value: Any) -> Any:
-    r"""Write control characters and marks of writing direction in names as `\x1b` or `\u202e`.
-
-    Escaping makes names safe as HTML, but does not stop them from reordering or hiding the text around them. Jinja2
-    calls this for every value before escaping it; Markup passes unchanged.
-    """
-    return value if hasattr(value, "__html__") or not isinstance(value, str) else quote_controls(value)
-
-
-def _read(name: str) -> str:
-    return (files("refinenet.evaluation.report") / name).read_text(encoding="utf-8")
+    filters: dict[str, Callable[..., object]] = {
+        "percent": percent,
+        "percent_sign": _percent,
+        "interval": _interval,
+        "share": format_share,
+    }
+    return open_template(_PACKAGE, "page.html", filters)
 
 
 def _headlines(evaluation: Evaluation) -> Iterator[tuple[str, float | None, Interval | None]]:
