@@ -14,8 +14,8 @@ from refinenet import datasets, evaluation, export, models
 from refinenet.deployment.sharing import SharedModel
 from refinenet.distributed.environment import require_pytorch, warn_of_predecessor
 from refinenet.export.defaults import MAX_DROP, MAX_RISE, SIZES
-from refinenet.export.loading.opening import choose_backend_of, open_described
-from refinenet.inference.backends import AUTO, check_backend
+from refinenet.export.loading.opening import open_described
+from refinenet.inference.backends import AUTO
 from refinenet.inference.backends.base import BackendName, InferencePrecision
 from refinenet.inference.protocol import Protocol
 from refinenet.io.bands import BandsSource
@@ -122,11 +122,16 @@ class RefineNet(SharedModel):
             seed=seed,
             size=size,
         )
-        chosen = check_backend(choose_backend_of(spec, backend, device, precision), precision)
-        opened, card = open_described(spec, backend, device)
+        opened = open_described(spec, backend, device, precision)
         self._classes_fixed, self._origin = num_classes is not None, spec.origin
         super().__init__(
-            opened, card, backend=chosen, precision=precision, or_pytorch=backend == AUTO, channel_order=channel_order
+            opened.model,
+            opened.card,
+            backend=opened.backend,
+            precision=precision,
+            or_pytorch=backend == AUTO,
+            channel_order=channel_order,
+            load_network=opened.load_network,
         )
         self._untrained = self._noted if model is None else None
 

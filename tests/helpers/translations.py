@@ -21,7 +21,7 @@ def translated(network: Network, engine: Engine = "openvino") -> Graph:
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     translator = TRANSLATORS[engine]
     with FileLock(cache / f"{engine}.lock"):
-        return read_or_translate(network, translator.packages, translator.translate, engine, translator.title)
+        return read_or_translate(network, translator.translate, engine, translator.title)
 
 
 def save_small(path: Path, *engines: Engine) -> Path:

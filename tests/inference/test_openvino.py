@@ -91,7 +91,7 @@ def test_the_next_process_finds_it_and_a_damaged_one_is_made_anew(
         return good
 
     def read() -> dict[str, bytes]:
-        return dict(read_or_translate(narrow_network(), ["openvino"], translate, "openvino", "OpenVINO").files)
+        return dict(read_or_translate(narrow_network(), translate, "openvino", "OpenVINO").files)
 
     monkeypatch.setenv("REFINENET_CACHE", str(tmp_path))
     assert read() == dict(good.files)
@@ -196,7 +196,7 @@ def test_translations_that_another_user_could_have_changed_are_not_used(
             return Graph(good)
 
         network = narrow_network()
-        return read_or_translate(network, ["openvino"], translate, "openvino", "OpenVINO").files["network.bin"]
+        return read_or_translate(network, translate, "openvino", "OpenVINO").files["network.bin"]
 
     planted = tmp_path / "open"
     monkeypatch.setenv("REFINENET_CACHE", str(planted))

@@ -24,6 +24,7 @@ from refinenet.io.bands import name_bands
 from refinenet.io.image_sources import not_an_image
 from refinenet.io.images import ChannelOrder, ImageSource, knows_its_order, read_image
 from refinenet.io.sample_values import Decoded, Note, Reading, ValueRange
+from refinenet.io.threads import ThreadLock
 from refinenet.labels import LabelSet
 from refinenet.models.model_card import ModelCard
 from refinenet.models.model_spec import exported_model_message
@@ -49,6 +50,7 @@ class PredictionModel:
         precision: Precision of the backend's arithmetic.
         or_pytorch: Whether PyTorch replaces a backend that fails to open.
         channel_order: Channel order of arrays and tensors.
+        load_network: Loads the network that `model` is the translation of, with its card.
 
     Raises:
         ValueError: the backend cannot run the model.
@@ -57,7 +59,7 @@ class PredictionModel:
     _model: models.Network | ExportedModel
     _card: ModelCard
     _noted: models.Weights
-    _tuner: LatencyTuner
+    _own_tuner: LatencyTuner
     _segmenter: Segmenter
 
     def __init__(
@@ -69,11 +71,13 @@ class PredictionModel:
         precision: InferencePrecision,
         or_pytorch: bool,
         channel_order: ChannelOrder,
+        load_network: Callable[[], tuple[models.Network, ModelCard]] | None = None,
     ) -> None:
         self._channel_order: ChannelOrder = channel_order
         self._backend, self._precision, self._or_pytorch = backend, precision, or_pytorch
         self._untrained: models.Weights | None = None
         self._has_warned = False
+        self._load_network, self._loading = load_network, ThreadLock()
         self._adopt(model, card)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -103,21 +107,31 @@ class PredictionModel:
     def network(self) -> models.Network:
         """The `torch.nn.Module`: float32 RGB images `(N, 3, H, W)` in [0, 1] to logits `(N, K, H, W)`.
 
-        Its weights may be changed in place, under `torch.no_grad()`; changes through `.data` go unnoticed.
+        Its weights may be changed in place, under `torch.no_grad()`; changes through `.data` go unnoticed. It is loaded
+        when it is first asked for, where its translation predicts.
 
         Raises:
             ValueError: the model is an exported graph, which has no network.
         """
-        if isinstance(self._model, ExportedModel):
-            raise ValueError(exported_model_message(self._model.path))
-        return self._model
+        with self._loading:  # one of several threads loads it, the others wait
+            if not isinstance(self._model, ExportedModel):
+                return self._model
+            if self._load_network is None:
+                raise ValueError(exported_model_message(self._model.path))
+            network, _ = self._load_network()
+            self._adopt(network, self._card)
+            return network
 
     @property
     def parameters(self) -> int | None:
         """Number of trainable parameters; None for exported graphs."""
-        if isinstance(self._model, ExportedModel):
+        if self._has_no_network:
             return None
-        return sum(parameter.numel() for parameter in self._model.parameters())
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    @property
+    def _has_no_network(self) -> bool:
+        return isinstance(self._model, ExportedModel) and self._load_network is None
 
     @property
     def card(self) -> ModelCard:
@@ -147,7 +161,7 @@ class PredictionModel:
             _model=model,
             _card=card,
             _noted=_note(model),
-            _tuner=LatencyTuner(model, self._backend, card),
+            _own_tuner=LatencyTuner(model, self._backend, card),
             _segmenter=Segmenter(
                 backend,
                 card.label_set,
@@ -178,6 +192,13 @@ class PredictionModel:
         if isinstance(self._model, ExportedModel):
             return self._model.sha256
         return self.card.weights_sha256 or models.digest(self._model.state_dict())
+
+    @property
+    def _tuner(self) -> LatencyTuner:
+        """Chooses among all backends of the network, which is therefore loaded."""
+        if not self._has_no_network:
+            _ = self.network
+        return self._own_tuner
 
     def _choose_reading(
         self, bands: Sequence[int] | None, value_range: ValueRange | None
@@ -367,7 +388,7 @@ class PredictionModel:
         return decoded, order
 
 
-_REBUILT = ("_noted", "_tuner", "_segmenter")
+_REBUILT = ("_noted", "_own_tuner", "_segmenter")
 """Attributes that a copy builds for itself."""
 
 

@@ -255,7 +255,8 @@ class SegmentationModel(PredictionModel):
             "backend": self._backend,
             "precision": self._precision,
         }
-        return segment_files(self._segmenter, work, options, model_settings, self._tuner)
+        tuner = None if max_latency_ms is None else self._tuner
+        return segment_files(self._segmenter, work, options, model_settings, tuner)
 
     def deploy_large(
         self,

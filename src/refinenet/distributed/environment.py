@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import platform
@@ -57,6 +58,22 @@ INSTALL = "pip install refinenet-torch"
 def has_pytorch() -> bool:
     """Whether PyTorch is installed; it is not imported."""
     return importlib.util.find_spec("torch") is not None
+
+
+_DRIVERS = {"win32": "nvcuda.dll", "darwin": None}
+"""Library of NVIDIA's driver by platform; on Linux and the like libcuda.so.1."""
+
+
+def may_have_gpu() -> bool:
+    """Whether there is a driver of a GPU that PyTorch may be able to use; PyTorch is not imported."""
+    driver = _DRIVERS.get(sys.platform, "libcuda.so.1")
+    if driver is None:
+        return False
+    try:
+        ctypes.CDLL(driver)
+    except OSError:
+        return Path("/dev/kfd").exists()  # AMD's
+    return True
 
 
 def require_pytorch(what: str) -> None:

@@ -110,7 +110,8 @@ def train_fold(
     watched = [fold.images[k] for k in spread(len(fold.images), VALIDATION)]
     splits = splits_of(images, fold.others, watched)
     spec = ModelSpec(**network)
-    opened, card = open_described(spec, "pytorch", device)
+    described = open_described(spec, "pytorch", device)
+    opened, card = described.model, described.card
     assert isinstance(opened, Network)
     if run.is_started:
         arguments = TrainArguments(dataset=splits, resume=folder, progress=progress)

@@ -14,7 +14,6 @@ from refinenet.datasets import Dataset
 from refinenet.deployment import SharedModel
 from refinenet.evaluation import as_read_by
 from refinenet.export import open_described
-from refinenet.inference import check_backend, choose_backend
 from refinenet.io.console import progress_bar
 from refinenet.io.images import write
 from refinenet.labelling.image_journal import ImageJournal
@@ -43,10 +42,16 @@ def open_judge(path: Path, device: str | torch.device | None = None) -> SharedMo
         ValueError: The file is no model.
         OSError: It cannot be read.
     """
-    chosen = choose_device(device)
-    opened, card = open_described(ModelSpec(model=path), "auto", chosen)
-    backend = check_backend(choose_backend("auto", chosen.type, "float32"), "float32")
-    return SharedModel(opened, card, backend=backend, precision="float32", or_pytorch=True, channel_order="rgb")
+    opened = open_described(ModelSpec(model=path), "auto", choose_device(device))
+    return SharedModel(
+        opened.model,
+        opened.card,
+        backend=opened.backend,
+        precision="float32",
+        or_pytorch=True,
+        channel_order="rgb",
+        load_network=opened.load_network,
+    )
 
 
 def judge_all(

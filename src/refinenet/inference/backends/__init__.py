@@ -209,7 +209,7 @@ def open_backend(
     if isinstance(model, ExportedModel):
         from refinenet.inference.backends.exported import GraphBackend
 
-        if precision == INT8:
+        if precision == INT8 and not model.is_translation:
             raise ValueError(
                 f"{model.path} is an exported file, which is in int8 or not: leave precision out (export --precision "
                 "int8 makes one in int8)."

@@ -64,7 +64,10 @@ class ExportedModel:
     channels: int
     """Channels of its maps: of classes alone their number."""
     sha256: str
-    """Hexadecimal SHA-256 of the file, or of OpenVINO's two files concatenated."""
+    """Hexadecimal SHA-256 of the file, or of OpenVINO's two files concatenated; of a translation, that of the stored
+    weights."""
+    is_translation: bool = False
+    """Whether it is the translation of a network that can be loaded."""
 
 
 def start_engine(graph: Graph, engine: Engine, precision: str = "float32", threads: int | None = None) -> Run:

@@ -7,12 +7,11 @@ import warnings
 
 import torch
 
+from refinenet.inference.backends.cached_translations import PACKAGES
 from refinenet.inference.backends.graph import ONNX_FILE, Graph, require_onnxruntime
 from refinenet.io.extras import install_extra
 from refinenet.models.inference_graph import FREE_SIZES, Maps, example_images
 from refinenet.models.network import Network
-
-PACKAGES = ("onnx", "onnxscript")
 
 
 def translate(network: Network) -> Graph:
@@ -44,6 +43,6 @@ def require_onnx() -> None:
         ValueError: a package is not installed.
     """
     require_onnxruntime()
-    for package in PACKAGES:
+    for package in PACKAGES["onnxruntime"]:
         if importlib.util.find_spec(package) is None:
             raise ValueError(f"The package {package} is not installed: {install_extra('export')}")

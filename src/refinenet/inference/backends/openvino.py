@@ -13,8 +13,6 @@ from refinenet.inference.backends.openvino_conversion import convert_program
 from refinenet.models.inference_graph import FREE_SIZES, Maps, example_images
 from refinenet.models.network import Network
 
-PACKAGES = ("openvino",)
-
 
 def translate(network: Network) -> Graph:
     """Translate a network (on the CPU, in evaluation mode) to an OpenVINO graph from images of any size to logits.

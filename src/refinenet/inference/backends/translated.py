@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -32,8 +32,6 @@ class Translator:
 
     title: str
     """Name of the engine in messages."""
-    packages: Sequence[str]
-    """Packages that make the graph."""
     translate: Callable[[Network], Graph]
     require: Callable[[], object]
     """Raises ValueError if a package is missing."""
@@ -41,12 +39,9 @@ class Translator:
 
 TRANSLATORS: Mapping[Engine, Translator] = MappingProxyType(
     {
-        "openvino": Translator(
-            title="OpenVINO", packages=openvino.PACKAGES, translate=openvino.translate, require=require_openvino
-        ),
+        "openvino": Translator(title="OpenVINO", translate=openvino.translate, require=require_openvino),
         "onnxruntime": Translator(
             title="ONNX Runtime",
-            packages=onnxruntime.PACKAGES,
             translate=onnxruntime.translate,
             require=onnxruntime.require_onnx,
         ),
@@ -116,9 +111,7 @@ class TranslatedBackend:
     def _translate(self) -> GraphBackend:
         title, translator = self._translator.title, self._translator
         with TRACING:
-            graph = read_or_translate(
-                self.network, translator.packages, translator.translate, self.engine, title, self._record
-            )
+            graph = read_or_translate(self.network, translator.translate, self.engine, title, self._record)
         channels = self.network.architecture.num_channels
         return GraphBackend(graph, self.engine, self.precision, channels, f"The network translated for {title}")
 

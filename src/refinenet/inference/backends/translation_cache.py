@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 
-from refinenet._version import __version__
 from refinenet.inference.backends.base import BackendError
+from refinenet.inference.backends.cached_translations import find_folder, read_translation
 from refinenet.inference.backends.graph import Engine, Graph, start_engine
 from refinenet.inference.backends.int8 import check_difference, check_network, quantise_graph
-from refinenet.inference.backends.private_cache import read_cached, trusted_root, write_cached
+from refinenet.inference.backends.private_cache import write_cached
 from refinenet.io.console import print_note
 from refinenet.models.inference_graph import fuse, without_changes_in_place
 from refinenet.models.int8_record import Int8Record
@@ -28,7 +25,6 @@ _TEST_SIZE = (79, 113)
 
 def read_or_translate(
     network: Network,
-    packages: Sequence[str],
     translate: Callable[[Network], Graph],
     engine: Engine,
     title: str,
@@ -38,7 +34,6 @@ def read_or_translate(
 
     Args:
         network: Network to translate; it is not modified, since a fused copy is translated.
-        packages: Packages that make the translation; their versions are part of the cache key.
         translate: Function that translates the fused network.
         engine: Engine that runs the graph.
         title: Name of the engine in messages.
@@ -48,14 +43,14 @@ def read_or_translate(
         BackendError: the network cannot be translated, or the translation disagrees with PyTorch; or it is not the one
             that was quantised.
     """
-    weights, root = digest(network.state_dict()), trusted_root()
+    weights = digest(network.state_dict())
     if record is not None:
         check_network(record, weights)
-    folder = None if root is None else root / engine / _key(network, weights, packages, record)
-    cached = None if folder is None else read_cached(folder, "the network is translated again")
+    folder = find_folder(engine, weights, network.architecture, record)
+    cached = read_translation(engine, weights, network.architecture, record)
     if cached is not None:
-        return Graph(cached)
-    print_note(f"Translating the network for {title}, once" + ("." if root is None else "; the result is cached."))
+        return cached
+    print_note(f"Translating the network for {title}, once" + ("." if folder is None else "; the result is cached."))
     fused = without_changes_in_place(fuse(network))
     try:
         graph = translate(fused)
@@ -85,15 +80,3 @@ def _compare(network: Network, graph: Graph, engine: Engine, title: str) -> None
             f"{title} disagrees with PyTorch here: its logits differ by {difference:.2g} of their range, "
             f"{ALLOWED_DIFFERENCE:g} is allowed."
         )
-
-
-def _key(network: Network, weights: str, packages: Sequence[str], record: Int8Record | None) -> str:
-    inputs = {
-        "weights": weights,
-        "architecture": network.architecture.to_dict(),
-        "refinenet": __version__,
-        "torch": torch.__version__,
-        **{package: importlib.metadata.version(package) for package in packages},
-        **({} if record is None else {"int8": record.digest()}),
-    }
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
