@@ -59,7 +59,7 @@ class PredictionModel:
     _model: models.Network | ExportedModel
     _card: ModelCard
     _noted: models.Weights
-    _own_tuner: LatencyTuner
+    _own_tuner: LatencyTuner | None
     _segmenter: Segmenter
 
     def __init__(
@@ -161,7 +161,7 @@ class PredictionModel:
             _model=model,
             _card=card,
             _noted=_note(model),
-            _own_tuner=LatencyTuner(model, self._backend, card),
+            _own_tuner=None,
             _segmenter=Segmenter(
                 backend,
                 card.label_set,
@@ -196,9 +196,11 @@ class PredictionModel:
     @property
     def _tuner(self) -> LatencyTuner:
         """Chooses among all backends of the network, which is therefore loaded."""
-        if not self._has_no_network:
-            _ = self.network
-        return self._own_tuner
+        model = self._model if self._has_no_network else self.network
+        with self._loading:
+            if self._own_tuner is None:
+                self._own_tuner = LatencyTuner(model, self._backend, self._card)
+            return self._own_tuner
 
     def _choose_reading(
         self, bands: Sequence[int] | None, value_range: ValueRange | None

@@ -21,6 +21,7 @@ def write(
     metadata: GraphMetadata,
     path: Path,
     change: Callable[[Any], Any] = lambda model: model,
+    has_labels: bool = True,
 ) -> None:
     """Write a traced network as OpenVINO's `.xml` and `.bin`.
 
@@ -29,6 +30,7 @@ def write(
         metadata: Metadata of the network.
         path: A path that does not exist yet.
         change: Maps the `openvino.Model` to the one to write, which has the same outputs in the same order.
+        has_labels: Whether the file has labels of classes besides their logits, for programs other than this package.
     """
     openvino = require_openvino()
     model = convert_program(program)
@@ -38,6 +40,9 @@ def write(
     # OpenVINO's Model API refuses a second output of another name than "feature_vector".
     for output, result in zip(model.outputs, metadata.results, strict=True):
         output.get_tensor().set_names({result.name, "feature_vector"} if result.name == LABELS else {result.name})
+    labels = [result for result in model.get_results() if LABELS in result.output(0).get_names()]
+    for result in [] if has_labels else labels:
+        model.remove_result(result)
     model.set_rt_info(metadata.header, [HEADER_KEY])
     model.set_rt_info(OPEN_SEAL, [SEAL_KEY])
     for key, value in metadata.model_info().items():

@@ -126,12 +126,17 @@ def describe_bundled(name: str) -> str:
         with safetensors.safe_open(path, "numpy") as stream:
             metadata = stream.metadata() or {}
     else:  # the small installation has its graph alone
-        (entry,) = ElementTree.parse(path.with_suffix(".xml")).iterfind(f"rt_info/{HEADER_KEY}")
-        metadata = {HEADER_KEY: entry.get("value", "")}
+        metadata = read_graph_metadata(path.with_suffix(".xml").read_bytes())
     header = _parse_header(metadata, (UNSEALED_VERSION, *_SEALED_VERSIONS))
     header.pop(SEAL, None)  # checked when the model is loaded
     card, _ = _read_entries(header)
     return f"{len(card.label_set)} classes of {_DOMAINS[name]} ({', '.join(card.label_set.names)})"
+
+
+def read_graph_metadata(graph: bytes) -> dict[str, str]:
+    """Return the metadata of an OpenVINO graph of this package, which is not checked: the content of its `.xml`."""
+    entries = ElementTree.fromstring(graph).iterfind("rt_info/*")
+    return {entry.tag: entry.get("value", "") for entry in entries}
 
 
 def read_sealed_header(index: Mapping[str, Any]) -> tuple[ModelCard, dict[str, Any]]:

@@ -16,7 +16,6 @@ from typing import Any
 from refinenet.distributed.environment import INSTALL
 from refinenet.export.loading.checked_files import read_checked, write_checked
 from refinenet.export.loading.checksum import is_sealed
-from refinenet.export.loading.sandbox import check_files
 from refinenet.export.loading.schema import HEADER_KEY, LOGITS
 from refinenet.inference.backends.graph import (
     ENGINES,
@@ -32,7 +31,7 @@ from refinenet.inference.backends.graph import (
 from refinenet.io.child_process import pack_message, unpack_message
 from refinenet.io.console import print_note
 from refinenet.models.file_checks import MAX_FILE_BYTES, printable
-from refinenet.models.model_card import CERTIFICATE_ENDING, ModelCard, bundled_path, read_header
+from refinenet.models.model_card import CERTIFICATE_ENDING, ModelCard, bundled_path, read_graph_metadata, read_header
 from refinenet.outputs import has_only_classes
 
 _KINDS: Mapping[str, GraphKind] = {".onnx": "onnx", ".xml": "openvino"}
@@ -78,9 +77,11 @@ def open_bundled(name: str) -> tuple[ExportedModel, ModelCard]:
     if not path.is_file():
         raise ValueError(f"This package holds no translation of {name}, which then needs PyTorch: {INSTALL}")
     files = _read(path)
-    checked = check_files(files)
-    _check_seal(path, files, checked.entries)
-    return _describe(path, files, checked.facts(), dict(checked.files))
+    metadata = read_graph_metadata(files[OPENVINO_FILES[0]])
+    _check_seal(path, files, metadata)
+    card, _ = read_header(metadata)
+    channels = card.architecture.num_channels
+    return ExportedModel(path=path, graph=Graph(files), channels=channels, sha256=_hash(files)), card
 
 
 def open_exported(path: Path, engine: Engine) -> tuple[ExportedModel, ModelCard]:
@@ -124,9 +125,12 @@ def _describe(
     except (ValueError, TypeError, RecursionError) as error:
         reason = printable(str(error), limit=500)
         raise ValueError(f"{path} is not a usable export of this package: {reason}") from error
-    digest = hashlib.sha256(b"".join(files.values())).hexdigest()
     graph = Graph(checked, has_bounded_memory=found["has_bounded_memory"])
-    return ExportedModel(path=path, graph=graph, channels=found["channels"], sha256=digest), card
+    return ExportedModel(path=path, graph=graph, channels=found["channels"], sha256=_hash(files)), card
+
+
+def _hash(files: Mapping[str, bytes]) -> str:
+    return hashlib.sha256(b"".join(files.values())).hexdigest()
 
 
 def _read(path: Path) -> dict[str, bytes]:
