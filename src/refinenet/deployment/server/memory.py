@@ -9,7 +9,7 @@ from pathlib import Path
 
 from refinenet.deployment.server.settings import ServerSettings
 
-_SIDES = (384, 640)
+_SIDES = (224, 400)
 """Sides, in pixels, of the two images whose peaks are compared."""
 _LEAST_PIXEL_BYTES = 300.0
 """What is assumed if the difference of the peaks is less, because memory of an earlier peak was used again."""
