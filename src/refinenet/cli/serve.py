@@ -40,7 +40,10 @@ def serve(
     max_bytes: Annotated[int, typer.Option(help="Largest request, in bytes.")] = 20 * 2**20,
     total_bytes: Annotated[int, typer.Option(help="All requests in memory, in bytes; further ones get 503.")] = 64
     * 2**20,
-    max_pixels: Annotated[int, typer.Option(help="Largest image, width times height.")] = 4_000_000,
+    max_pixels: Annotated[int, typer.Option(help="Largest image, width times height.")] = 12_500_000,
+    window_pixels: Annotated[
+        int, typer.Option(help="Largest image to segment as a whole; larger ones are segmented in windows.")
+    ] = 1_000_000,
     header_seconds: Annotated[float, typer.Option(help="Time allowed for the headers of a request.")] = 5.0,
     body_seconds: Annotated[float, typer.Option(help="Time allowed for an upload.")] = 10.0,
     decode_seconds: Annotated[float, typer.Option(help="Time allowed for decoding an image.")] = 10.0,
@@ -72,6 +75,7 @@ def serve(
         max_bytes=max_bytes,
         total_bytes=total_bytes,
         max_pixels=max_pixels,
+        window_pixels=window_pixels,
         body_seconds=body_seconds,
         decode_seconds=decode_seconds,
         request_seconds=request_seconds,

@@ -20,8 +20,9 @@ SIGMA = 1 / 8
 
 STRIDE = 32
 """Stride of the network's coarsest feature maps, in pixels."""
-SNAPPED = 8 * STRIDE
-"""Least side of windows that begin at multiples of `STRIDE`; smaller ones would lose too much of their overlap."""
+_SNAPPED = 8
+"""Strides in the least side of windows that begin at multiples of the stride; smaller ones would lose too much of their
+overlap."""
 
 Weights = npt.NDArray[np.float32]
 LookAt = Callable[[slice, slice], Array]
@@ -40,19 +41,20 @@ class Block(NamedTuple):
 class WindowGrid:
     """Windows along one side of an image, evenly spread from one end to the other.
 
-    Windows of `SNAPPED` pixels and more begin at multiples of `STRIDE`. A network that halves its maps five times
+    Windows of eight strides and more begin at multiples of the stride. A network that halves its maps five times
     predicts differently for a place that lies differently in its grid of strides, and seams between windows would show
-    that. The last window may then be up to `STRIDE` - 1 pixels smaller.
+    that. The last window may then be smaller by less than a stride.
 
     Args:
         side: Side of the image, in pixels.
         window: Side of the windows, in pixels; limited to that of the image.
         overlap: Least overlap of neighbouring windows, as a share of a window.
+        stride: Stride of the network, in pixels.
     """
 
-    def __init__(self, side: int, window: int, overlap: float) -> None:
+    def __init__(self, side: int, window: int, overlap: float, stride: int = STRIDE) -> None:
         self.side, self.window = side, min(side, window)
-        unit = STRIDE if self.window >= SNAPPED else 1
+        unit = stride if self.window >= _SNAPPED * stride else 1
         step = max(unit, math.floor(self.window * (1 - overlap)) // unit * unit)
         last = math.ceil((side - self.window) / unit) * unit
         count = math.ceil(last / step) + 1

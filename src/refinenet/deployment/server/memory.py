@@ -15,6 +15,8 @@ _LEAST_PIXEL_BYTES = 300.0
 """What is assumed if the difference of the peaks is less, because memory of an earlier peak was used again."""
 _AROUND_PIXEL_BYTES = 96
 """For each pixel of an image besides the model: a decoder's copies, and results as they are encoded."""
+_CHANNEL_BYTES = 12
+"""For each pixel and map of an image in windows: float32 values, their shares and float16 probabilities."""
 _HEAP_BYTES = 100 * 10**6
 """For each thread: gaps in the heap, which grow when threads run at the same time."""
 _DECODER_BYTES = 100 * 10**6
@@ -58,16 +60,19 @@ def read_bytes(name: str, process: int) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
 
 
-def estimate_bytes(settings: ServerSettings, held: int, pixel_bytes: float) -> int:
+def estimate_bytes(settings: ServerSettings, held: int, pixel_bytes: float, channels: int) -> int:
     """Return how much memory the limits allow the server to take, in bytes.
 
     Args:
         settings: The limits.
         held: What its processes hold before the first request.
         pixel_bytes: As `measure_pixel_bytes` returns.
+        channels: Number of maps of the network.
     """
-    images = settings.threads * settings.max_pixels * (pixel_bytes + _AROUND_PIXEL_BYTES)
-    return round(held + images + settings.threads * (_DECODER_BYTES + _HEAP_BYTES) + settings.body_budget)
+    whole = min(settings.max_pixels, settings.window_pixels)
+    around = _AROUND_PIXEL_BYTES + channels * _CHANNEL_BYTES
+    image = whole * (pixel_bytes + _AROUND_PIXEL_BYTES) + (settings.max_pixels - whole) * around
+    return round(held + settings.threads * (image + _DECODER_BYTES + _HEAP_BYTES) + settings.body_budget)
 
 
 def read_machine_bytes() -> int | None:

@@ -20,6 +20,7 @@ from refinenet.deployment.server.model_processes import ModelEndedError, ModelPr
 from refinenet.deployment.server.refusals import Refusal
 from refinenet.deployment.server.settings import ServerSettings
 from refinenet.deployment.server.work import WorkQueue
+from refinenet.inference.backends.windowed import WindowedBackend
 from refinenet.inference.output_kinds import OUTPUT_KINDS, PICTURE_SUFFIXES, POLYGONS, Kind
 from refinenet.inference.prediction import Prediction
 from refinenet.inference.rendering import Renderer
@@ -27,6 +28,7 @@ from refinenet.inference.values.subject import kinds_of, usual_kind
 from refinenet.io.image_files import TooLargeError, UnknownFormatError
 from refinenet.io.isolated_decoding import DecoderEndedError, DecoderPool
 from refinenet.io.sample_values import Decoded, ValueRange
+from refinenet.io.shrinking import find_factor
 
 if TYPE_CHECKING:
     from refinenet.deployment.segmentation_model import SegmentationModel
@@ -45,7 +47,7 @@ MEDIA_TYPES: Mapping[str, str] = {
     ".ply": "application/octet-stream",
 }
 """Media types of results by suffix."""
-_PUBLIC_LIMITS = ("max_bytes", "max_pixels", "workers", "queue", "body_seconds", "request_seconds")
+_PUBLIC_LIMITS = ("max_bytes", "max_pixels", "window_pixels", "workers", "queue", "body_seconds", "request_seconds")
 """Settings that clients may know."""
 _WARM_UP = 64
 """Side, in pixels, of the first image, for which engines prepare themselves."""
@@ -95,6 +97,8 @@ class Service:
     queue: WorkQueue = field(init=False)
     metrics: Metrics = field(init=False)
     decoders: DecoderPool = field(init=False)
+    windows: WindowedBackend = field(init=False)
+    """Runs the network on large images."""
     processes: ModelProcesses | None = field(default=None, init=False)
     """Processes that run the network; None if the threads do."""
     needed_bytes: int | None = field(default=None, init=False)
@@ -119,6 +123,11 @@ class Service:
         )
         if settings.model_processes > 0:
             self.model = self.model.run_by(self._open_processes)
+        self.model = self.model.run_by(self._open_windows)
+
+    def _open_windows(self, backend: Backend) -> Backend:
+        self.windows = windows = WindowedBackend(backend, self.settings.window_pixels)
+        return windows
 
     def _open_processes(self, backend: Backend) -> Backend:
         self.processes = processes = ModelProcesses(
@@ -191,11 +200,18 @@ class Service:
             self.processes.start()
         self._try_out(_WARM_UP)
         identifiers = [os.getpid(), *(() if self.processes is None else self.processes.identifiers)]
-        pixel_bytes = measure_pixel_bytes(self._try_out, identifiers, self.settings.max_pixels)
+        pixel_bytes = measure_pixel_bytes(self._try_out, identifiers, self.largest_whole)
         if pixel_bytes is not None:
             held = sum(read_bytes("VmRSS", each) for each in identifiers)
-            self.needed_bytes = estimate_bytes(self.settings, held, pixel_bytes)
+            self.needed_bytes = estimate_bytes(
+                self.settings, held, pixel_bytes, self.model.card.architecture.num_channels
+            )
         self.is_warm = True
+
+    @property
+    def largest_whole(self) -> int:
+        """Number of pixels of the largest image that the network sees as a whole."""
+        return min(self.settings.max_pixels, self.settings.window_pixels)
 
     def _try_out(self, side: int) -> None:
         """Predict for a square image all that needs memory."""
@@ -293,9 +309,16 @@ class Service:
             "height": height,
             "areas": dict(prediction.areas),
             "no_data": prediction.no_data,
-            "notes": [note.text for note in image.notes],
+            "notes": [note.text for note in image.notes] + self._note_windows(height, width),
             "seconds": dict(seconds),
         }
+
+    def _note_windows(self, height: int, width: int) -> list[str]:
+        factor = find_factor((height, width), self.model.card.longest_side)
+        if not self.windows.splits(round(height * factor), round(width * factor)):
+            return []
+        side, limit = self.windows.side, self.settings.window_pixels
+        return [f"The image has more than {limit:,} pixels: it was segmented in windows of {side}x{side}."]
 
     def _read(self, content: bytes, options: ResultOptions) -> Decoded:
         try:

@@ -49,8 +49,11 @@ class ServerSettings(Settings):
     total_bytes: Annotated[int, Range(1)] = 64 * 2**20
     """Size of the bodies of all requests that are received, wait or are computed, beyond which further ones are
     refused; and of all responses that clients have not read yet. At least one of `max_bytes` is always taken."""
-    max_pixels: Annotated[int, Range(1, MAX_PIXELS)] = 4_000_000
-    """Pixels of an image, height times width: what decides about memory, half a kilobyte or more for each."""
+    max_pixels: Annotated[int, Range(1, MAX_PIXELS)] = 12_500_000
+    """Pixels of an image, height times width."""
+    window_pixels: Annotated[int, Range(1, MAX_PIXELS)] = 1_000_000
+    """Pixels of the largest image that the network sees as a whole: what decides about memory, half a kilobyte or more
+    for each. Larger images are segmented in overlapping windows of this size."""
     header_seconds: Annotated[float, Range(above=0)] = 5.0
     """Time for the head of a request, from its first byte or from the connection."""
     body_seconds: Annotated[float, Range(above=0)] = 10.0
