@@ -1,6 +1,6 @@
-"""Translation of the bundled models for OpenVINO, with which they run without PyTorch: `make bundled`.
+"""Translation of the newest bundled model for OpenVINO, with which it runs without PyTorch: `make bundled`.
 
-It is made anew whenever a bundled model changes; a test compares the two. Kernels are stored in float16 as in the model
+It is made anew whenever that model changes; a test compares the two. Kernels are stored in float16 as in the model
 file, and beside them, in float32, what batch norms multiply each channel with. Their product, which OpenVINO computes
 when it compiles the graph, is the fused kernel up to rounding.
 """
@@ -91,6 +91,5 @@ def _factorise(values: Floats, kernel: Floats) -> tuple[npt.NDArray[np.float16],
 
 
 if __name__ == "__main__":
-    for bundled in BUNDLED:
-        for written in translate_bundled(bundled, bundled_path(bundled).parent):
-            print(f"{written} ({written.stat().st_size / 1e6:.1f} MB)")
+    for written in translate_bundled(BUNDLED[0], bundled_path(BUNDLED[0]).parent):
+        print(f"{written} ({written.stat().st_size / 1e6:.1f} MB)")

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         ModelCard,
         bundled_path,
         describe_bundled,
+        find_bundled,
         make_header,
         read_header,
     )
@@ -103,6 +104,7 @@ __all__ = [
     "exported_model_message",
     "feature_info",
     "fetch_model",
+    "find_bundled",
     "find_distribution",
     "finish",
     "finish_deviations",

@@ -36,10 +36,11 @@ OUTPUTS_VERSION = 3
 UNSEALED_VERSION = 1
 """Format version without a hash of the header: of earlier model files, and of headers in exported files, which have
 their own checksum (`export.loading.checksum`)."""
-BUNDLED = ("camvid",)
-"""Models that ship inside the package, by name."""
+BUNDLED = ("camvid", "camvid_256")
+"""Models that ship inside the package, by name. "camvid_256", with the published decoder of 256 channels, is what "camvid"
+was in earlier versions."""
 
-_DOMAINS: Mapping[str, str] = {"camvid": "urban street scenes seen from a car"}
+_DOMAINS: Mapping[str, str] = dict.fromkeys(BUNDLED, "urban street scenes seen from a car")
 """Subject of the training images of the bundled models."""
 
 HEADER_KEY = "refinenet"
@@ -119,8 +120,18 @@ def hash_header(header: Mapping[str, Any], stated: str) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()
 
 
+def find_bundled(weights_sha256: str | None) -> str | None:
+    """Return the name of the bundled model with the weights of a hash; None if there is none."""
+    return next((name for name in BUNDLED if _read_bundled(name).weights_sha256 == weights_sha256), None)
+
+
 def describe_bundled(name: str) -> str:
     """Describe a bundled model: number of classes, kind of scenes, and class names."""
+    labels = _read_bundled(name).label_set
+    return f"{len(labels)} classes of {_DOMAINS[name]} ({', '.join(labels.names)})"
+
+
+def _read_bundled(name: str) -> ModelCard:
     path = bundled_path(name)
     if path.is_file():
         with safetensors.safe_open(path, "numpy") as stream:
@@ -130,7 +141,7 @@ def describe_bundled(name: str) -> str:
     header = _parse_header(metadata, (UNSEALED_VERSION, *_SEALED_VERSIONS))
     header.pop(SEAL, None)  # checked when the model is loaded
     card, _ = _read_entries(header)
-    return f"{len(card.label_set)} classes of {_DOMAINS[name]} ({', '.join(card.label_set.names)})"
+    return card
 
 
 def read_graph_metadata(graph: bytes) -> dict[str, str]:

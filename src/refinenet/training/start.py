@@ -30,7 +30,7 @@ from refinenet.models.batch_norm import refuse_single_values, refuse_unlearned_s
 from refinenet.models.class_mapping import take_classes
 from refinenet.models.encoders.installed_weights import find_distribution
 from refinenet.models.factory import locate_model, open_model
-from refinenet.models.model_card import ModelCard
+from refinenet.models.model_card import BUNDLED, ModelCard, find_bundled
 from refinenet.models.network import Network
 from refinenet.models.tensor_files import digest
 from refinenet.outputs import CLASS_KIND
@@ -349,6 +349,8 @@ def resume_run(folder: RunFolder, device: torch.device, arguments: TrainArgument
             f"processes={engine.processes.count} in {engine.arithmetic}: results will differ in their last digits.",
             enabled=arguments.progress and engine.processes.is_first,
         )
+    if config.teacher in BUNDLED:  # another version of the package may have another model of this name
+        config = replace(config, teacher=find_bundled(record.teacher_sha256) or config.teacher)
     teacher, teacher_sha256 = _open_teacher(config, network, train_set)
     if teacher_sha256 != record.teacher_sha256:
         raise ValueError(
