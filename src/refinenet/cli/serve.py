@@ -51,7 +51,7 @@ def serve(
     write_seconds: Annotated[float, typer.Option(help="How long a response may stay unread.")] = 30.0,
     keep_alive_seconds: Annotated[int, typer.Option(help="How long an idle connection is kept open.")] = 10,
     drain_seconds: Annotated[int, typer.Option(help="Time allowed for requests in flight at shutdown.")] = 10,
-    connections: Annotated[int, typer.Option(help="Maximum connections; requests on others get 503.")] = 200,
+    connections: Annotated[int, typer.Option(help="Maximum connections; requests on others get 503.")] = 512,
     connections_per_address: Annotated[int, typer.Option(help="Maximum connections from one other machine.")] = 20,
     device: Device = None,
     backend: Backend = "auto",

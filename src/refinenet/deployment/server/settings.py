@@ -68,7 +68,7 @@ class ServerSettings(Settings):
     """Time for which an idle connection is kept."""
     drain_seconds: Annotated[int, Range(1)] = 10
     """Time for requests in flight when the server is asked to stop."""
-    connections: Annotated[int, Range(1)] = 200
+    connections: Annotated[int, Range(1)] = 512
     """Open connections. A further one takes the place of the one that has sent nothing for longest; if all are being
     served, its requests are refused."""
     connections_per_address: Annotated[int, Range(1)] = 20
