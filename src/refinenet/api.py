@@ -124,15 +124,7 @@ class RefineNet(SharedModel):
         )
         opened = open_described(spec, backend, device, precision)
         self._classes_fixed, self._origin = num_classes is not None, spec.origin
-        super().__init__(
-            opened.model,
-            opened.card,
-            backend=opened.backend,
-            precision=precision,
-            or_pytorch=backend == AUTO,
-            channel_order=channel_order,
-            load_network=opened.load_network,
-        )
+        super().__init__(**vars(opened), precision=precision, or_pytorch=backend == AUTO, channel_order=channel_order)
         self._untrained = self._noted if model is None else None
 
     def train(
