@@ -37,8 +37,8 @@ UNSEALED_VERSION = 1
 """Format version without a hash of the header: of earlier model files, and of headers in exported files, which have
 their own checksum (`export.loading.checksum`)."""
 BUNDLED = ("camvid", "camvid_256")
-"""Models that ship inside the package, by name. "camvid_256", with the published decoder of 256 channels, is what "camvid"
-was in earlier versions."""
+"""Models that ship inside the package, by name. "camvid_256", with the published decoder of 256 channels, was "camvid"
+in earlier versions."""
 
 _DOMAINS: Mapping[str, str] = dict.fromkeys(BUNDLED, "urban street scenes seen from a car")
 """Subject of the training images of the bundled models."""
