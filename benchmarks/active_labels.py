@@ -40,8 +40,8 @@ from refinenet.datasets.catalog import Dataset, open_dataset
 from refinenet.inference.tensors import prepare
 from refinenet.io.console import print_table
 from refinenet.io.files import write_atomically
-from refinenet.labelling.ranking_choice import Labelled, Pool, choose
-from refinenet.labelling.ranking_measures import Gauge
+from refinenet.labelling.ranking.choice import Labelled, Pool, choose
+from refinenet.labelling.ranking.measures import Gauge
 from refinenet.models.factory import open_network
 from refinenet.models.inference_graph import fuse
 from refinenet.models.model_card import ModelCard

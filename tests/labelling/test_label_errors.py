@@ -21,7 +21,7 @@ from small_runs import SETTINGS, train, write_pictures
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.labelling import Folds, find_label_errors, take_labels
-from refinenet.labelling.fold_models import deal_folds, train_fold
+from refinenet.labelling.errors.fold_models import deal_folds, train_fold
 from refinenet.labelling.labelled_images import open_labelled
 
 SMALL = {"encoder": "test_resnet", "decoder": SMALL_DECODER}

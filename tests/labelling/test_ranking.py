@@ -20,7 +20,7 @@ from PIL import Image
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.labelling import rank_images
-from refinenet.labelling.ranking_measures import Gauge
+from refinenet.labelling.ranking.measures import Gauge
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:

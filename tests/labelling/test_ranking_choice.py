@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refinenet.labelling.ranking_choice import LEAST_WEIGHT, Labelled, Pool, choose, rank_shares
+from refinenet.labelling.ranking.choice import LEAST_WEIGHT, Labelled, Pool, choose, rank_shares
 
 RANDOM = np.random.default_rng(5)
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.labelling.suspect_scores import score_suspects
-from refinenet.labelling.suspects import Suspect, find_suspects
+from refinenet.labelling.errors.suspect_scores import score_suspects
+from refinenet.labelling.errors.suspects import Suspect, find_suspects
 from refinenet.labels import LabelSet
 
 LABEL_SET = LabelSet.numbered(3)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         INSTALL,
         describe_run,
         has_pytorch,
+        may_have_gpu,
         require_pytorch,
         warn_of_predecessor,
     )
@@ -42,6 +43,7 @@ __all__ = [
     "is_lost_process",
     "launch",
     "local_device",
+    "may_have_gpu",
     "require_pytorch",
     "warn_of_predecessor",
 ]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from refinenet.export.defaults import MAX_DROP, MAX_RISE, SIZES
     from refinenet.export.exporter import ExportPrecision, check_target, export_model
     from refinenet.export.loading.loader import open_exported
-    from refinenet.export.loading.opening import OpenedModel, open_described
+    from refinenet.export.loading.opening import open_described
     from refinenet.export.quantisation import Int8
     from refinenet.export.quantisation_bounds import DropBounds
     from refinenet.export.recording import choose_int8, record_int8
@@ -28,7 +28,6 @@ __all__ = [
     "DropBounds",
     "ExportPrecision",
     "Int8",
-    "OpenedModel",
     "check_target",
     "choose_int8",
     "export_model",

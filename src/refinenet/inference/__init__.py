@@ -17,7 +17,8 @@ if TYPE_CHECKING:
         list_backends,
         open_backend,
     )
-    from refinenet.inference.backends.base import CPU, BackendError, BackendName, InferencePrecision
+    from refinenet.inference.backends.base import CPU, INT8, BackendError, BackendName, InferencePrecision
+    from refinenet.inference.backends.cached_translations import read_translation
     from refinenet.inference.backends.graph import (
         ENGINES,
         ONNX_FILE,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from refinenet.inference.backends.openvino_conversion import convert_program
     from refinenet.inference.backends.private_cache import cache_folder, read_cached, trusted_root, write_cached
     from refinenet.inference.backends.pytorch import PyTorchBackend, keep_freed_memory
+    from refinenet.inference.backends.windowed import WindowedBackend
     from refinenet.inference.output_kinds import (
         OUTPUT_KINDS,
         PICTURE_SUFFIXES,
@@ -95,6 +97,7 @@ __all__ = [
     "BACKENDS",
     "CPU",
     "ENGINES",
+    "INT8",
     "MAP_LEVELS",
     "MOST",
     "ONNX_FILE",
@@ -128,6 +131,7 @@ __all__ = [
     "Segmenter",
     "Signatures",
     "WindowGrid",
+    "WindowedBackend",
     "apply_record",
     "area_rows",
     "blend_windows",
@@ -164,6 +168,7 @@ __all__ = [
     "quantise_graph",
     "read_cached",
     "read_constants",
+    "read_translation",
     "refuse_idle",
     "require_onnx",
     "require_onnxruntime",

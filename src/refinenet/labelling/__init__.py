@@ -1,9 +1,9 @@
 """Labels with a model's help: it proposes, a person corrects in a tool, and the corrected labels join the dataset.
 
-Begin with `ranking.rank_images`, which chooses the images to label next; `drafts.write_labels`, which writes what a
+Begin with `ranking.run.rank_images`, which chooses the images to label next; `drafts.write_labels`, which writes what a
 model predicts in the formats of annotation tools (`formats/`); `taking.take_labels`, which reads a tool's export and
-puts what a person changed into a dataset; and `label_errors.find_label_errors`, which finds labels that are likely
-wrong.
+puts what a person changed into a dataset; and `errors.run.find_label_errors`, which finds labels that are
+likely wrong.
 """
 
 from typing import TYPE_CHECKING
@@ -12,8 +12,8 @@ from refinenet._lazy import attach
 
 if TYPE_CHECKING:
     from refinenet.labelling.drafts import describe_drafts, write_labels
-    from refinenet.labelling.label_errors import Folds, find_label_errors
-    from refinenet.labelling.ranking import rank_images
+    from refinenet.labelling.errors.run import Folds, find_label_errors
+    from refinenet.labelling.ranking.run import rank_images
     from refinenet.labelling.taking import Taken, take_labels
 else:
     __getattr__, __dir__ = attach(__name__)

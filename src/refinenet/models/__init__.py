@@ -54,11 +54,13 @@ if TYPE_CHECKING:
         describe_bundled,
         find_bundled,
         make_header,
+        read_graph_metadata,
         read_header,
     )
     from refinenet.models.model_file import load, read_dtype, save
     from refinenet.models.model_spec import ModelSpec, SizeName, exported_model_message, split_first_argument
     from refinenet.models.network import Network
+    from refinenet.models.recognition import recognise
     from refinenet.models.tensor_files import CORRUPT_FILE_ERRORS, check_tensors, digest
 else:
     __getattr__, __dir__ = attach(__name__)
@@ -121,7 +123,9 @@ __all__ = [
     "printable",
     "push",
     "read_dtype",
+    "read_graph_metadata",
     "read_header",
+    "recognise",
     "refuse_single_values",
     "refuse_unlearned_statistics",
     "save",

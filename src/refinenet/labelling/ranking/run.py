@@ -24,9 +24,9 @@ from refinenet.io.sample_values import Pixels, Reading, first_of_each_kind
 from refinenet.io.tables import write_table
 from refinenet.labelling.drafts import DraftSet, describe_drafts, write_labels
 from refinenet.labelling.image_journal import Entry, ImageJournal, open_image_journal
-from refinenet.labelling.ranking_choice import Chosen, Labelled, Pool, choose
-from refinenet.labelling.ranking_measures import Gauge, Measures
-from refinenet.labelling.ranking_sheet import draw_cell, draw_sheet
+from refinenet.labelling.ranking.choice import Chosen, Labelled, Pool, choose
+from refinenet.labelling.ranking.measures import Gauge, Measures
+from refinenet.labelling.ranking.sheet import draw_cell, draw_sheet
 from refinenet.models import check_same_classes, digest
 
 TABLE, LIST, PATHS, SHEET, DRAFTS = "todo.csv", "todo.json", "todo.txt", "sheet.jpg", "drafts"

@@ -18,13 +18,13 @@ from refinenet.io.html_pages import open_template, read_text
 from refinenet.io.legend import hatch
 from refinenet.io.overlay import blend
 from refinenet.io.sample_values import Pixels
-from refinenet.labelling.suspects import Suspect
+from refinenet.labelling.errors.suspects import Suspect
 from refinenet.labels import Colour, LabelMap, LabelSet
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-_PACKAGE = "refinenet.labelling"
+_PACKAGE = "refinenet.labelling.errors"
 """Package of the template, style and script."""
 AROUND = 1.0
 """Width of the surroundings that are shown on each side of a suspect, in sides of its box."""

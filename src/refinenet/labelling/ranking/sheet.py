@@ -15,7 +15,7 @@ from refinenet.io.colour_bar import paint
 from refinenet.io.legend import FONT_SIZE, MARGIN, fit_text
 from refinenet.io.overlay import blend
 from refinenet.io.sample_values import Pixels
-from refinenet.labelling.ranking_measures import DoubtMaps
+from refinenet.labelling.ranking.measures import DoubtMaps
 from refinenet.labels import LabelSet
 
 CELL = (150, 200)

@@ -15,12 +15,12 @@ from refinenet.io.images import write
 from refinenet.io.mask_files import read_mask
 from refinenet.io.tables import write_table
 from refinenet.labelling.drafts import DraftImage, DraftSet, choose_shapes, convert
+from refinenet.labelling.errors.judging import REGIONS
+from refinenet.labelling.errors.suspect_page import SuspectView, draw_entry, render_page
+from refinenet.labelling.errors.suspect_scores import ScoredSuspect
 from refinenet.labelling.formats.base import DraftOptions
 from refinenet.labelling.formats.table import FormatName
-from refinenet.labelling.judging import REGIONS
 from refinenet.labelling.labelled_images import LabelledImages
-from refinenet.labelling.suspect_page import SuspectView, draw_entry, render_page
-from refinenet.labelling.suspect_scores import ScoredSuspect
 
 TABLE, LIST, PAGE, PROPOSALS, LABELS = "suspects.csv", "suspects.json", "suspects.html", "proposals", "labels"
 COLUMNS = (

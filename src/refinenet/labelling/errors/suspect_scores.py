@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from refinenet.labelling.suspects import LEAST_AREA, Suspect
+from refinenet.labelling.errors.suspects import LEAST_AREA, Suspect
 
 SURE = 0.01
 """Doubt short of certainty that counts as certain."""

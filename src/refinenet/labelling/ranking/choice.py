@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.datasets import spread
-from refinenet.labelling.ranking_measures import Measures
+from refinenet.labelling.ranking.measures import Measures
 
 REPRESENTATIVES = 2000
 """Largest number of images, spread over all, that the chosen ones are to be like; it bounds time and memory."""

@@ -14,13 +14,13 @@ import torch
 from refinenet.datasets import DatasetSource
 from refinenet.io.console import print_note
 from refinenet.labelling.drafts import DraftSet, check_format, describe_drafts
-from refinenet.labelling.fold_models import deal_folds, train_fold
+from refinenet.labelling.errors.fold_models import deal_folds, train_fold
+from refinenet.labelling.errors.judging import Judge, judge_all
+from refinenet.labelling.errors.seen_images import find_seen
+from refinenet.labelling.errors.suspect_list import write_drafts, write_suspects
+from refinenet.labelling.errors.suspect_scores import ScoredSuspect, score_suspects
 from refinenet.labelling.image_journal import open_image_journal
-from refinenet.labelling.judging import Judge, judge_all
 from refinenet.labelling.labelled_images import LabelledImages, open_labelled
-from refinenet.labelling.seen_images import find_seen
-from refinenet.labelling.suspect_list import write_drafts, write_suspects
-from refinenet.labelling.suspect_scores import ScoredSuspect, score_suspects
 from refinenet.models import BUNDLED, locate_model, open_model
 from refinenet.training import RunFolder
 
