@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from frontier_speed import HINTS, measure_speeds, read_speeds, write_speeds
-from peers import CONTENDERS, PUBLISHED, Start
+from peers import CONTENDERS, NARROW, PUBLISHED, Start
 from PIL import Image
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -244,7 +244,7 @@ def draw(plan: Plan, networks: list[str], seeds: int) -> None:
         found = read_accuracy(plan, name, seeds)
         if found and name in speeds:
             miou, ours = 100 * statistics.fmean(found), CONTENDERS[name].is_ours
-            points.append(Point(name, speeds[name].milliseconds["float32"], miou, ours, name == PUBLISHED))
+            points.append(Point(name, speeds[name].milliseconds["float32"], miou, ours, name in (PUBLISHED, NARROW)))
     if points:
         for suffix in ("svg", "png"):
             draw_points(points, plan.output / f"frontier.{suffix}")
@@ -258,6 +258,7 @@ class Point(NamedTuple):
     miou: float
     is_ours: bool
     is_published: bool
+    """Whether it has the published encoder."""
 
 
 def draw_points(points: list[Point], path: Path) -> None:
@@ -272,7 +273,7 @@ def draw_points(points: list[Point], path: Path) -> None:
     axes.plot(times, mious, "o-", color="tab:blue", label="RefineNet, by size")
     for point in points:
         if point not in line:
-            label = "RefineNet, as published" if point.is_published else None
+            label = "RefineNet, as published" if point.name == PUBLISHED else None
             colour, marker = ("tab:blue", "s") if point.is_published else ("tab:gray", "D")
             axes.plot(point.milliseconds, point.miou, marker, color=colour, label=label, markerfacecolor="none")
         axes.annotate(point.name, point[1:3], xytext=(5, 5), textcoords="offset points", fontsize=9)

@@ -32,6 +32,9 @@ SHARED_ENCODER = "tf_efficientnet_lite0"
 PUBLISHED = "published"
 """Name of the light-weight network as published, with MobileNetV2 and a decoder of 256 channels."""
 
+NARROW = "published, 128"
+"""Name of the same network with a decoder of 128 channels, as the bundled model has it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
@@ -155,11 +158,12 @@ def make_ours(size: SizeName, start: Start) -> Network:
     ).network
 
 
-def make_published(start: Start) -> Network:
-    """Create the light-weight network as published."""
+def make_published(start: Start, decoder: Mapping[str, object] | None = None) -> Network:
+    """Create the light-weight network as published, or with another decoder."""
     return RefineNet(
         model_type="lightweight",
         encoder="mobilenetv2_100",
+        decoder=decoder,
         num_classes=start.classes,
         encoder_weights=start.published_weights,
         seed=start.seed,
@@ -196,6 +200,11 @@ CONTENDERS: Mapping[str, Contender] = MappingProxyType(
         "PAN": _smp("PAN"),
         "PSPNet": _smp("PSPNet"),
         PUBLISHED: Contender(make=make_published, encoder="mobilenetv2_100", is_ours=True),
+        NARROW: Contender(
+            make=partial(make_published, decoder={"widths": [128] * 4, "batch_norm": True}),
+            encoder="mobilenetv2_100",
+            is_ours=True,
+        ),
     }
 )
 """All networks by name, in the order in which they are trained."""
