@@ -2,6 +2,7 @@
 
 const MEBIBYTE = 2 ** 20;
 const JPEG_QUALITY = 0.95;
+const MOST_PIXELS = 4e6; // sent at most, so that nobody waits long for a photograph
 
 export class Refused extends Error {
   constructor(status, message, retryAfter = 0) {
@@ -61,7 +62,8 @@ export class Server {
 
   /** Returns what to send for a file: itself, or a smaller picture if it exceeds a limit; and words that say so. */
   async fit(file, bitmap) {
-    const { max_bytes: mostBytes, max_pixels: mostPixels } = this.model.limits;
+    const { max_bytes: mostBytes } = this.model.limits;
+    const mostPixels = Math.min(MOST_PIXELS, this.model.limits.max_pixels);
     if (!bitmap) {
       if (file.size <= mostBytes) return { blob: file, note: "" };
       throw new Refused(413, `The file has ${megabytes(file.size)} MiB, at most ${megabytes(mostBytes)} are read, and `
@@ -79,7 +81,7 @@ export class Server {
       throw new Refused(413, `The picture has ${megabytes(blob.size)} MiB, at most ${megabytes(mostBytes)} are read. Choose a smaller one.`);
     }
     const note = scale < 1
-      ? `Reduced from ${width} × ${height} pixels, as this server reads at most ${(mostPixels / 1e6).toFixed(1)} million.`
+      ? `Reduced from ${width} × ${height} pixels, as this page sends at most ${(mostPixels / 1e6).toFixed(1)} million.`
       : `Sent as JPEG, as this server reads at most ${megabytes(mostBytes)} MiB.`;
     return { blob, note };
   }
