@@ -22,6 +22,7 @@ from refinenet.deployment.large_images import OVERLAP, LargeSegmentation, Window
 from refinenet.deployment.prediction_model import PredictionModel
 from refinenet.deployment.run_table import AreaTable
 from refinenet.deployment.video.frames import WAITING, PredictedFrame, predict_frames
+from refinenet.deployment.video.reader import TIMEOUT
 from refinenet.deployment.video.runner import RETRIES, VideoResult, plan_output, segment_video
 from refinenet.inference.output_kinds import Kind, Output
 from refinenet.inference.prediction import Prediction
@@ -360,7 +361,9 @@ class SegmentationModel(PredictionModel):
         *,
         abstain_below: float = 0.0,
         waiting: int = WAITING,
+        live: bool | None = None,
         retries: int = RETRIES,
+        timeout: float = TIMEOUT,
     ) -> Iterator[PredictedFrame]:
         """Iterate over the frames of a video, a stream or a camera with their predictions.
 
@@ -370,13 +373,16 @@ class SegmentationModel(PredictionModel):
         Args:
             source: As for `deploy_video`.
             abstain_below: As for `segment`.
-            waiting: Number of decoded frames that may wait. Of a camera or a live stream the oldest one is dropped when
-                a newer one arrives, which bounds the delay; of files no frame is dropped.
+            waiting: Number of decoded frames that may wait. Of a live source the oldest one is dropped when a newer one
+                arrives, which bounds the delay; of others no frame is dropped.
+            live: Whether the source counts as live; by default cameras, `rtsp://` and the like do, and streams over
+                HTTP that declare neither a length nor a size. A file is then played at its own pace.
             retries: As for `deploy_video`.
+            timeout: Seconds without data after which a stream or a camera counts as broken off.
 
         Returns:
-            An iterator over `PredictedFrame`, which closes the source when it ends or is deleted. Images and pictures
-            have the `channel_order` given to `RefineNet`.
+            An iterator over `PredictedFrame`, which closes the source when it ends, is closed or is deleted, as after
+            `break` or an error in a loop. Images and pictures have the `channel_order` given to `RefineNet`.
 
         Raises:
             ValueError: PyAV is not installed, the source is not a video or has no frames, or an argument is not valid.
@@ -390,7 +396,7 @@ class SegmentationModel(PredictionModel):
         def predict(frame: RGB) -> Prediction:
             return self._segmenter.predict_outputs(frame, abstain_below, None, order)
 
-        return predict_frames(predict, source, waiting=waiting, retries=retries)
+        return predict_frames(predict, source, waiting=waiting, live=live, retries=retries, timeout=timeout)
 
     def _refuse_bands(self) -> None:
         """Refuse videos for models of named bands.
