@@ -48,6 +48,11 @@ _MODEL: list[RefineNet] = []
 """The model of a process of a pool."""
 
 
+def keep_model(model: RefineNet) -> None:
+    """Keep the model in a process of a pool."""
+    _MODEL[:] = [model]
+
+
 def hash_in_pool(number: int) -> str:
     """As `hash_labels`, with the model that the process was given."""
     return hash_labels(_MODEL[0], number)
@@ -69,10 +74,7 @@ def segment_in_threads(model: RefineNet, threads: int, images: int) -> list[str]
 
 def segment_in_pool(model: RefineNet, start: str, workers: int, images: int) -> list[str]:
     """Let a pool of processes segment all images: forked ones inherit the model, spawned ones unpickle it."""
-    _MODEL[:] = [model]
-    given = (model,) if start == "spawn" else ()
-    context = multiprocessing.get_context(start)
-    with ProcessPoolExecutor(workers, context, _MODEL.append if given else None, given) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context(start), keep_model, (model,)) as pool:
         return list(pool.map(hash_in_pool, range(images), chunksize=10))
 
 
@@ -107,7 +109,9 @@ def main() -> None:
             for way, found, expected in compare(r, arguments.threads, arguments.images, arguments.workers):
                 wrong = sum(one != other for one, other in zip(found, expected, strict=True))
                 all_wrong += wrong
-                line = f"{len(found)} label maps of {len(set(expected))} images, {wrong} wrong, {memory():.0f} MiB"
+                line = (
+                    f"{len(found)} label maps ({len(set(expected))} different ones), {wrong} wrong, {memory():.0f} MiB"
+                )
                 print(f"{time.strftime('%H:%M:%S')} {what}, {way}: {line}", flush=True)
     sys.exit(1 if all_wrong else 0)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,7 +73,7 @@ def predict_frames(
     live: bool | None = None,
     retries: int = RETRIES,
     timeout: float = TIMEOUT,
-) -> Iterator[PredictedFrame]:
+) -> Generator[PredictedFrame]:
     """Predict the frames of a video in order; the source is closed with the iterator.
 
     Frames are decoded ahead in a thread. Of a live source the oldest waiting frame is dropped when a newer one arrives,
@@ -104,7 +104,7 @@ def predict_frames(
 
 def _predict_each(
     predict: Callable[[npt.NDArray[np.uint8]], Prediction], stream: VideoStream
-) -> Iterator[PredictedFrame]:
+) -> Generator[PredictedFrame]:
     is_empty = True
     with closing(stream):
         for item in stream:
