@@ -134,7 +134,7 @@ class Score:
 
 
 def measure(r: RefineNet, scenario: str, options: argparse.Namespace) -> list[tuple[str, Score, float]]:
-    """Return the score of plain labels, and of steadied ones for each memory with milliseconds a frame."""
+    """Return the score of plain labels, and of steadied ones for each memory; with milliseconds of processor time."""
     width, height = (int(side) for side in options.size.split("x"))
     scores = {memory: Score(r.label_set) for memory in (0.0, *options.memory)}
     seconds = dict.fromkeys(scores, 0.0)
@@ -147,9 +147,9 @@ def measure(r: RefineNet, scenario: str, options: argparse.Namespace) -> list[tu
             frame = film(true, random, *SCENARIOS[scenario])
             found = r._segmenter.predict_maps(frame.picture)
             for memory, score in scores.items():
-                started = time.perf_counter()
+                started = time.process_time()
                 maps = steadiers[memory].steady(frame.picture, found) if memory else found
-                seconds[memory] += time.perf_counter() - started
+                seconds[memory] += time.process_time() - started
                 score.add(frame, maps)
     count = options.scenes * options.frames
     names = {memory: f"steady, memory {memory:g}" if memory else "plain" for memory in scores}
@@ -172,7 +172,7 @@ def main() -> None:
             miou = score.matrix.scores().miou
             rows.append([name, f"{score.flicker:.2f} %", f"{100 * (miou or 0):.2f} %", f"{milliseconds:.0f} ms"])
         title = f"{scenario}: {options.scenes} scenes of {options.frames} frames, {options.size}"
-        print_table(title, ("labels", "flicker", "mIoU", "a frame"), rows)
+        print_table(title, ("labels", "flicker", "mIoU", "processor time a frame"), rows)
 
 
 if __name__ == "__main__":
