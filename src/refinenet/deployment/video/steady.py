@@ -36,6 +36,8 @@ _CUT = 0.3
 two 0.1."""
 _LEAST_SIDE = 32
 """Least height and width, in pixels, of pictures in which flow is found."""
+_LONGEST_SIDE = 640
+"""Longest side of these pictures: larger ones would take long, and show hardly more."""
 _LEAST = 1e-6
 """Least probability, so that its logarithm is finite."""
 _AT_ONCE = 4
@@ -61,7 +63,7 @@ class _Before:
     """What is kept of the frame before."""
 
     grey: npt.NDArray[np.uint8]
-    """`(2h, 2w)`, at most `(H, W)`."""
+    """The frame in grey levels, of any size."""
     mean: Floats
     """`(h, w, K)`: mean probabilities."""
 
@@ -112,14 +114,12 @@ class Steadier:
 
     def _carry(self, before: _Before, grey: npt.NDArray[np.uint8], shares: Floats) -> Floats:
         """Return what the frames before add to the probabilities `(h, w, K)` of a frame."""
-        import cv2
-
         height, width = shares.shape[:2]
         backward, trust = self._find_motion(before.grey, grey)
         # The flow is found on a finer grid than that of the maps, and its unit is a pixel of it.
         scale = np.array([width / grey.shape[1], height / grey.shape[0]], np.float32)
-        small = cv2.resize(backward, (width, height), interpolation=cv2.INTER_AREA) * scale
-        weight = cv2.resize(trust, (width, height), interpolation=cv2.INTER_AREA) * self._memory
+        small = _resize(backward, (height, width)) * scale
+        weight = _resize(trust, (height, width)) * self._memory
         carried = _warp(before.mean, small)
         carried -= shares
         carried *= weight[..., None]
@@ -143,12 +143,21 @@ class Steadier:
 
 
 def _to_grey(pixels: RGB, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Return a frame in grey levels, at twice the size of the maps if the frame is that large."""
+    """Return a frame in grey levels, at twice the size of the maps, but not larger than it is or than flow needs."""
     import cv2
 
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    size = min(2 * width, pixels.shape[1]), min(2 * height, pixels.shape[0])
-    return cv2.resize(grey, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    sides = min(2 * height, pixels.shape[0]), min(2 * width, pixels.shape[1])
+    factor = min(1.0, _LONGEST_SIDE / max(sides))
+    return _resize(grey, (max(1, round(factor * sides[0])), max(1, round(factor * sides[1]))))
+
+
+def _resize(values: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:
+    """Resize `(h, w, ...)` to a height and a width, with averages where it becomes smaller."""
+    import cv2
+
+    way = cv2.INTER_AREA if size <= values.shape[:2] else cv2.INTER_LINEAR
+    return cv2.resize(values, (size[1], size[0]), interpolation=way)
 
 
 def _follow(flow: Floats) -> tuple[Floats, Floats]:
