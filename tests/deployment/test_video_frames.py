@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import closing, nullcontext
+from fractions import Fraction
 from itertools import islice, takewhile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from hostile_server import hostile_server, status
 from live_camera import LiveCamera, draw_number, live_camera, read_number
+from rtsp_camera import rtsp_camera
 from video_samples import moving_street, read_video, write_video
 
 from refinenet import RefineNet
@@ -79,6 +81,22 @@ def test_of_a_live_source_the_newest_frame_is_kept(small_model: RefineNet) -> No
     assert dropped[-1] >= numbers[-1] + 1 - len(numbers)  # each that was skipped is counted
 
 
+def test_an_rtsp_camera_with_sound_is_followed(small_model: RefineNet, tmp_path: Path) -> None:
+    """A quarter of its frames are seen, none much later than it was sent, and leaving hangs up."""
+    pictures = [draw_number(number) for number in range(250)]
+    content = write_video(tmp_path / "in.ts", pictures, codec="mpeg2video", sound="aac", unit=Fraction(1, 25))
+    with rtsp_camera(content.read_bytes(), seconds=10) as camera:
+        numbers, lags = [], []
+        for frame in islice(small_model.frames(camera.address), 12):
+            numbers.append(read_number(frame.image))
+            lags.append(250 * camera.share - numbers[-1])
+            time.sleep(0.2)
+        assert camera.is_left.wait(15)
+    assert numbers == sorted(set(numbers))
+    assert frame.dropped >= numbers[-1] + 1 - len(numbers) > 20
+    assert max(lags[3:]) < 25  # at the beginning FFmpeg reads ahead to find out what is sent
+
+
 def test_a_stream_that_is_not_to_drop_gives_each_frame(small_model: RefineNet) -> None:
     with live_camera(rate=100) as (address, _camera), closing(small_model.frames(address, live=False)) as frames:
         found = []
@@ -89,19 +107,20 @@ def test_a_stream_that_is_not_to_drop_gives_each_frame(small_model: RefineNet) -
 
 
 def test_a_file_played_as_a_camera_keeps_its_pace(small_model: RefineNet, tmp_path: Path) -> None:
-    """A second of video, with sound, whose packets must not hold the frames up."""
-    video = write_video(tmp_path / "in.mp4", [draw_number(number) for number in range(25)], sound="aac")
+    """Two seconds of video, with sound, whose packets must not hold the frames up."""
+    video = write_video(tmp_path / "in.mp4", [draw_number(number) for number in range(50)], sound="aac")
     started, found = time.monotonic(), []
     for frame in small_model.frames(video, live=True):
         found.append((read_number(frame.image), time.monotonic() - started, frame))
-        time.sleep(0.15)
+        time.sleep(0.3)
     numbers = [number for number, _, _ in found]
     assert numbers == sorted(set(numbers))
-    assert len(numbers) + found[-1][2].dropped == 25
-    assert found[-1][2].dropped > 10
+    assert len(numbers) + found[-1][2].dropped == 50
+    assert found[-1][2].dropped > 30
     assert all(seconds > number / 25 for number, seconds, _ in found)  # no frame before its time
     assert [frame.seconds for _, _, frame in found] == pytest.approx([number / 25 for number in numbers])
-    assert max(frame.delay for _, _, frame in found) < 0.15 + 1  # the one turn, and a busy machine
+    # The newest frame has waited for less than the 0.04 s to the next one; the oldest, for the whole turn.
+    assert np.median([frame.delay for _, _, frame in found[1:-1]]) < 0.25
 
 
 @pytest.mark.parametrize("ending", ["break", "error"])
