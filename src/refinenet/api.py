@@ -365,6 +365,7 @@ class RefineNet(SharedModel):
         max_drop: float = MAX_DROP,
         max_rise: float = MAX_RISE,
         progress: bool = True,
+        shape: tuple[int, int, int, int] | None = None,
     ) -> Certificate:
         """Export the model to another format, verify its predictions, and write a certificate next to it.
 
@@ -372,8 +373,9 @@ class RefineNet(SharedModel):
         `(N, K, ceil(H/4), ceil(W/4))`, and other outputs by name, `(N, D, H, W)` float32 in their units.
 
         Args:
-            path: `.onnx`, `.xml` (OpenVINO), `.pt2` (PyTorch exported program), or `.triton` (a Triton repository). The
-                certificate has the same name with `.certificate.json` appended.
+            path: `.onnx`, `.xml` (OpenVINO), `.pt2` (PyTorch exported program), `.triton` (a Triton repository), or
+                `.engine` (TensorRT, built on and for a GPU of this machine). The certificate has the same name with
+                `.certificate.json` appended.
             dataset: Dataset for further comparison, and for mIoU before and after; as for `train`.
             root: Folder of a named dataset.
             split: Split of the dataset.
@@ -384,6 +386,7 @@ class RefineNet(SharedModel):
             max_drop: Largest drop of mIoU on `split` that int8 may cause, in [0, 1]; layers remain in float for it.
             max_rise: Largest relative rise of the root mean squared error of each other output: 0.05 is a twentieth.
             progress: Whether to show progress and the tables.
+            shape: Shape `(N, 3, H, W)` of the images of an `.engine`, which takes no others.
 
         Returns:
             The certificate.
@@ -395,14 +398,15 @@ class RefineNet(SharedModel):
             OSError: the export cannot be written.
         """
         require_pytorch("An export")
-        export.check_target(path, precision)
+        export.check_target(path, precision, shape)
         open_one = evaluation.open_splits_of(self.card, dataset, root, classes, show=progress)
         data = None if dataset is None else open_one(split)
         network, int8 = self.network, None
         if precision == "int8":
             splits, bounds = (split, calibration_split), export.DropBounds(max_drop=max_drop, max_rise=max_rise)
             int8 = export.choose_int8(network, self.card.int8, data, open_one, splits, bounds, progress=progress)
-        return export.export_model(path, network, self.card, dataset=data, sizes=sizes, int8=int8, progress=progress)
+        settings: dict[str, Any] = {"sizes": sizes, "shape": shape, "int8": int8, "progress": progress}
+        return export.export_model(path, network, self.card, dataset=data, **settings)
 
     def quantise(
         self,

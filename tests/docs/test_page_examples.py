@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import band_scenes
@@ -33,6 +35,7 @@ QUICK_PYTHON = ", epochs=1, crop_size=[48, 48], batch_size=2, workers=0, loggers
 ELSEWHERE = re.compile(
     r"refinenet (serve|push|pull)|hf://"  # servers: test_server.py, test_hub.py
     r"|encoder-weights imagenet"  # a download: test_installed_weights.py
+    r"|export street\.engine"  # TensorRT: test_tensorrt.py
 )
 NEEDS_MORE = re.compile(r"VideoCapture|tritonclient|uvicorn|cv2\.imread")
 """Examples for a camera and a running server, and with OpenCV, which is not installed with the tests."""
@@ -143,7 +146,9 @@ def test_examples_of_a_page_run_in_its_order(
     write_files(tmp_path, drawn_folder)
     prepare(page, tmp_path)
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
+    module = ModuleType("example_of_a_page")  # forked processes find its functions by name
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    names = vars(module)
     for language, text in steps(page):
         if language == "python":
             if not NEEDS_MORE.search(text):

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[2]
 NAMES = {
     **{"torch": "pytorch", "matplotlib": "matplotlib-base", "ray": "ray-data"},
-    "prometheus-client": "prometheus_client",
+    **{"prometheus-client": "prometheus_client", "opencv-python-headless": "py-opencv"},
 }
 """What conda-forge calls differently from PyPI."""
 

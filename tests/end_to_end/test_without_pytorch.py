@@ -142,6 +142,28 @@ def test_every_way_to_deploy(small: SmallInstallation, model: Path, streets: Pat
     assert len((tmp_path / "areas.csv").read_text().splitlines()) == 1 + 3 * 5
 
 
+def test_frames_and_lists(small: SmallInstallation, model: Path, streets: Path, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "in.mp4", [np.asarray(Image.open(streets / "0.png"))] * 3)
+    code = """
+from refinenet import RefineNet
+
+r = RefineNet(model=sys.argv[1])
+found = list(r.frames(sys.argv[2]))
+assert [round(frame.seconds * 25) for frame in found] == [0, 1, 2]
+last = list(r.frames(sys.argv[2], live=True))[-1]
+for segmentation in r.segment([frame.image for frame in found]):
+    assert (segmentation.labels == last.segmentation.labels).mean() > 0.9
+try:
+    r.frames(sys.argv[2], steady=True)
+except ValueError as error:
+    print(error)
+assert "torch" not in sys.modules
+"""
+    done = small.run(code, str(model), str(video))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Steady labels need OpenCV, which finds motion: pip install")
+
+
 def test_an_onnx_file(small: SmallInstallation, streets: Path, tmp_path: Path) -> None:
     model = tmp_path / "small.onnx"
     model.write_bytes(export_onnx(small_network()).SerializeToString())

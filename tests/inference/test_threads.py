@@ -9,7 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +78,30 @@ def test_a_forked_process_predicts_the_same(model: RefineNet) -> None:
         child.kill()  # not by SIGTERM, for which Ray's tests leave a handler that a blocked child never runs
         child.join()
     assert predict(model) == alone
+
+
+_INHERITED: list[RefineNet] = []
+
+
+def keep_model(model: RefineNet) -> None:
+    _INHERITED[:] = [model]
+
+
+def predict_in_pool(number: int) -> bytes:
+    """The label map of an image by the model that a process of a pool was given."""
+    return _INHERITED[0].segment(IMAGES[number]).labels.tobytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_pools_of_processes_predict_the_same(model: RefineNet, start: str) -> None:
+    """Forked processes inherit a model that has predicted from other threads, spawned ones unpickle it."""
+    alone = predict(model)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(model.segment, IMAGES))
+    with ProcessPoolExecutor(2, multiprocessing.get_context(start), keep_model, (model,)) as pool:
+        found = list(pool.map(predict_in_pool, [*range(6)] * 4, timeout=400))
+    assert found == alone * 4
 
 
 FREED_ELSEWHERE = """

@@ -16,6 +16,7 @@ from refinenet.cli.options import (
     REPORTS,
     STANDARD,
     VALUES,
+    VIDEOS,
     AbstainBelow,
     AsJson,
     Backend,
@@ -231,6 +232,25 @@ def deploy(
         typer.Option(metavar="CLASS", help="Class not to draw; may be repeated.", rich_help_panel=OVERLAYS),
         ALL,
     ] = None,
+    display: Annotated[
+        bool,
+        typer.Option(
+            "--display",
+            help="Show the frames in a window while they are segmented; without --output nothing is written. Esc, Q or "
+            "closing it ends the run.",
+            rich_help_panel=VIDEOS,
+        ),
+        Mode.VIDEO,
+    ] = False,
+    steady: Annotated[
+        bool,
+        typer.Option(
+            "--steady",
+            help="Average the classes over frames, along the motion in the picture, so that labels flicker less.",
+            rich_help_panel=VIDEOS,
+        ),
+        Mode.VIDEO,
+    ] = False,
     device: Annotated[Device, ALL] = None,
     backend: Annotated[Backend, ALL] = "auto",
     precision: Annotated[Precision, ALL] = "float32",
@@ -303,7 +323,8 @@ def deploy(
         raise typer.BadParameter("Workers need --engine ray.", param_hint="--workers")
     if _has_video(images):
         _refuse_others(context, Mode.VIDEO, "IMAGES", "A video is segmented frame by frame")
-        deploy_video(request, abstain_below=abstain_below, overwrite=overwrite, **rendering)
+        chosen: dict[str, Any] = {"abstain_below": abstain_below, "display": display, "steady": steady}
+        deploy_video(request, overwrite=overwrite, **chosen, **rendering)
         return
     _check_lines(json_lines)
     if table is not None:

@@ -112,20 +112,22 @@ def _report_ray(results: Sequence[RayResult], folder: str | None, *, as_json: bo
         raise ValueError(f"{len(failed)} of {len(results)} images could not be segmented.")
 
 
-def deploy_video(request: Request, *, abstain_below: float, overwrite: bool, **rendering: Any) -> None:
+def deploy_video(request: Request, *, overwrite: bool, display: bool = False, **options: Any) -> None:
     """Segment one video and report what was written.
 
     Args:
         request: The video, and where its result goes; by default, for a file, `NAME_overlay.mp4` (or another kind's
             name) next to it.
-        abstain_below: As for `RefineNet.segment`.
         overwrite: Whether to replace an existing video that `--output` does not name.
-        rendering: As for `RefineNet.deploy`.
+        display: Whether to show the frames in a window; then nothing is written by default.
+        options: Other options of `RefineNet.deploy_video`.
 
     Raises:
         ValueError, OSError: as `RefineNet.deploy_video`, or there are several inputs.
     """
+    from refinenet.deployment.video.reader import find_source
     from refinenet.deployment.video.runner import choose_output, plan_output
+    from refinenet.deployment.video.window import check_display
     from refinenet.io.files import refuse_to_replace
 
     video, *others = request.images
@@ -133,22 +135,30 @@ def deploy_video(request: Request, *, abstain_below: float, overwrite: bool, **r
         raise ValueError(f"Pass a single video and no other inputs: {', '.join(request.images)}.")
     kind = request.single_kind("For a video", lambda row: row.is_picture or bool(row.forms))
 
-    def choose_target(outputs: Sequence[OutputSpec]) -> Path:
+    def choose_target(outputs: Sequence[OutputSpec]) -> Path | None:
+        if display and not request.output:
+            return None
         target = Path(request.output) if request.output else choose_output(video, kind, outputs)
         if not (request.output or overwrite):
             refuse_to_replace([target])
         return target
 
-    plan_output(video, choose_target((CLASSES,)), kind)  # fails before the model is loaded
+    # What fails does so before the model is loaded.
+    if display:
+        check_display()
+    if (target := choose_target((CLASSES,))) is None:
+        find_source(video)
+    else:
+        plan_output(video, target, kind)
     model = request.open_network()
     result = model.deploy_video(
         video,
         choose_target(model.outputs),
         kind,
-        abstain_below=abstain_below,
         progress=not request.as_json,
         on_prediction=lambda _: request.announce(),
-        **rendering,
+        display=display,
+        **options,
     )
     if request.as_json:
         say({key: str(value) if isinstance(value, Path) else value for key, value in asdict(result).items()})

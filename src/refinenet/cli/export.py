@@ -21,7 +21,7 @@ from refinenet.cli.options import (
 )
 from refinenet.io.console import say
 
-_ALWAYS = {"output", "model", "size", "as_json"}
+_ALWAYS = {"output", "model", "size", "shape", "as_json"}
 _OF_DATASET = {"dataset", "root", "classes", "split", "precision"}
 
 
@@ -30,7 +30,8 @@ def export(
     output: Annotated[
         Path,
         typer.Argument(
-            help="The file to write: .onnx, .xml (OpenVINO), .pt2 (PyTorch), or .triton (a Triton model repository).",
+            help="The file to write: .onnx, .xml (OpenVINO), .pt2 (PyTorch), .triton (a Triton model repository), or "
+            ".engine (TensorRT).",
             show_default=False,
         ),
     ],
@@ -47,6 +48,10 @@ def export(
             metavar="WxH",
             help="Image size for timing and comparison; may be repeated. Default: 480x360 and 512x512.",
         ),
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(metavar="NxCxHxW", help="Shape of the images of an .engine, such as 1x3x480x640."),
     ] = None,
     precision: Annotated[
         Literal["float32", "int8"],
@@ -66,6 +71,8 @@ def export(
         refuse_idle_options(context, _ALWAYS | {"precision"}, "--dataset", "Without a dataset nothing is evaluated")
     if precision != "int8":
         refuse_idle_options(context, _ALWAYS | _OF_DATASET, "--precision", "In float32 nothing is quantised")
+    if shape is not None:
+        refuse_idle_options(context, {"output", "model", "shape", "as_json"}, "--shape", "An engine has one shape")
     chosen: dict[str, Any] = {"sizes": [read_size(text, "--size", "480x360") for text in size]} if size else {}
     from refinenet.api import RefineNet
 
@@ -80,9 +87,27 @@ def export(
         calibration_split=calibration_split,
         max_drop=max_drop,
         max_rise=max_rise,
+        shape=None if shape is None else _read_shape(shape),
         progress=not as_json,
         **chosen,
     )
     default_model_notice(context, model)()
     if as_json:
         say(certificate.to_dict())
+
+
+def _read_shape(text: str) -> tuple[int, int, int, int]:
+    """Parse NxCxHxW.
+
+    Raises:
+        typer.BadParameter: the text is not a shape of four numbers above 0.
+    """
+    sides = text.lower().split("x")
+    if len(sides) != 4 or not all(side.isdecimal() and int(side) for side in sides):
+        raise typer.BadParameter(
+            f"{text!r} is not a shape such as 1x3x480x640 (images, bands, height, width); engines of free sizes are "
+            "not supported.",
+            param_hint="--shape",
+        )
+    images, bands, height, width = map(int, sides)
+    return images, bands, height, width

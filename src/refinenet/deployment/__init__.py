@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from refinenet.deployment.server.app import create_app
     from refinenet.deployment.server.settings import ServerSettings
     from refinenet.deployment.sharing import SharedModel
-    from refinenet.deployment.video.reader import is_video
+    from refinenet.deployment.video.reader import find_source, is_video
     from refinenet.deployment.video.runner import choose_output, plan_output
+    from refinenet.deployment.video.window import check_display
     from refinenet.inference.output_kinds import Kind
 else:
     __getattr__, __dir__ = attach(__name__)
@@ -45,6 +46,7 @@ __all__ = [
     "ServerSettings",
     "SharedModel",
     "Windows",
+    "check_display",
     "choose_kinds",
     "choose_output",
     "choose_reading",
@@ -54,6 +56,7 @@ __all__ = [
     "find_images",
     "find_regions",
     "find_skipped",
+    "find_source",
     "is_video",
     "pair_places",
     "plan_bytes",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -19,24 +19,19 @@ from refinenet.deployment.file_results import DeployOptions, FileResult
 from refinenet.deployment.files import segment_files, take_all
 from refinenet.deployment.inputs import JobList, plan_work
 from refinenet.deployment.large_images import OVERLAP, LargeSegmentation, Windows, segment_large
-from refinenet.deployment.prediction_model import PredictionModel
 from refinenet.deployment.run_table import AreaTable
-from refinenet.deployment.video.frames import WAITING, PredictedFrame, predict_frames
-from refinenet.deployment.video.runner import RETRIES, VideoResult, plan_output, segment_video
+from refinenet.deployment.video.model import VideoModel
 from refinenet.inference.output_kinds import Kind, Output
-from refinenet.inference.prediction import Prediction
 from refinenet.inference.rendering import Renderer, check_kind, open_renderer, open_shown, refuse_idle
 from refinenet.inference.segmentation import check_output
-from refinenet.inference.segmenter import check_abstention
 from refinenet.inference.values.subject import RenderOptions, usual_kind
-from refinenet.io.bands import name_bands
 from refinenet.io.extras import install_extra
 from refinenet.io.files import refuse_same_file, write_atomically
 from refinenet.io.images import ChannelOrder, ImageSource
-from refinenet.io.sample_values import RGB, ValueRange
+from refinenet.io.sample_values import ValueRange
 
 
-class SegmentationModel(PredictionModel):
+class SegmentationModel(VideoModel):
     """A model with a method for each way to write what it predicts."""
 
     def deploy(
@@ -110,17 +105,6 @@ class SegmentationModel(PredictionModel):
         if kind is None or not check_kind(kind, self.outputs).shows_values:
             kind = check_output(path, cast("Output | None", kind))
         return open_renderer(kind, Path(path).suffix, self.outputs, self.label_set, options)
-
-    def open_renderer(self, kind: Kind, suffix: str, **rendering: Any) -> Renderer:
-        """Open the renderer of a kind for this model; see `rendering.open_renderer`, and `deploy` for `rendering`.
-
-        Raises:
-            ValueError: as `rendering.open_renderer`, or an option has no effect.
-        """
-        options = RenderOptions.from_dict(rendering)
-        renderer = open_renderer(kind, suffix, self.outputs, self.label_set, options)
-        refuse_idle(options, [renderer])
-        return renderer
 
     def deploy_files(
         self,
@@ -306,102 +290,6 @@ class SegmentationModel(PredictionModel):
         for note in (*notes, *result.notes):
             warnings.warn(note.text, stacklevel=2)
         return result
-
-    def deploy_video(
-        self,
-        source: str | os.PathLike[str],
-        output: str | os.PathLike[str],
-        kind: Kind | None = None,
-        abstain_below: float = 0.0,
-        retries: int = RETRIES,
-        progress: bool = True,
-        on_prediction: Callable[[Prediction], object] | None = None,
-        **rendering: Any,
-    ) -> VideoResult:
-        """Segment a video, a stream or a camera frame by frame, and write a video or a folder of images.
-
-        Args:
-            source: A file, the address of a stream (`rtsp://`, `rtmp://`, `http://`, ...), or a camera (`camera:0`).
-            output: A `.mp4`, `.m4v`, `.mov` or `.mkv` file (H.264, with the original timestamps and sound), or a
-                folder for a PNG file per frame and their timestamps in `frames.jsonl`.
-            kind: Picture of each frame: "overlay" (default for files), "colour" or "confidence"; for folders also
-                "labels" (their default). Of other outputs "depth_colour", "normals" and "values_colour", with the
-                limits of the first frame unless `limits` are given; for folders also "depth" and "values".
-            abstain_below: As for `segment`.
-            retries: Number of consecutive attempts to reconnect to a stream.
-            progress: Whether to show progress on standard error.
-            on_prediction: Called with the prediction of each frame.
-            rendering: As for `deploy`.
-
-        Returns:
-            What was written, with counts of skipped and damaged frames.
-
-        Raises:
-            ValueError: PyAV is not installed, the source is not a video or has no frames, or the output does not fit.
-            OSError: a file cannot be read or written, or a stream does not respond.
-            KeyboardInterrupt: Ctrl-C or SIGTERM; the output is playable and holds the frames up to then.
-        """
-        self._refuse_bands()
-        self._warn_of_random_weights()
-        plan = plan_output(source, output, kind, self.outputs)
-        renderer = self.open_renderer(plan.kind, plan.suffix, **rendering)
-        check_abstention(abstain_below)
-
-        def predict(frame: RGB) -> Prediction:
-            found = self._segmenter.predict_outputs(frame, abstain_below)
-            if on_prediction is not None:
-                on_prediction(found)
-            return found
-
-        return segment_video(predict, source, plan, renderer, retries=retries, progress=progress)
-
-    def frames(
-        self,
-        source: str | os.PathLike[str],
-        *,
-        abstain_below: float = 0.0,
-        waiting: int = WAITING,
-        retries: int = RETRIES,
-    ) -> Iterator[PredictedFrame]:
-        """Iterate over the frames of a video, a stream or a camera with their predictions.
-
-            for image, seconds, segmentation in r.frames("camera:0"):
-                ...
-
-        Args:
-            source: As for `deploy_video`.
-            abstain_below: As for `segment`.
-            waiting: Number of decoded frames that may wait. Of a camera or a live stream the oldest one is dropped when
-                a newer one arrives, which bounds the delay; of files no frame is dropped.
-            retries: As for `deploy_video`.
-
-        Returns:
-            An iterator over `PredictedFrame`, which closes the source when it ends or is deleted. Images and pictures
-            have the `channel_order` given to `RefineNet`.
-
-        Raises:
-            ValueError: PyAV is not installed, the source is not a video or has no frames, or an argument is not valid.
-            OSError: a file cannot be read, or a stream does not respond.
-        """
-        self._refuse_bands()
-        self._warn_of_random_weights()
-        check_abstention(abstain_below)
-        order = self._channel_order
-
-        def predict(frame: RGB) -> Prediction:
-            return self._segmenter.predict_outputs(frame, abstain_below, None, order)
-
-        return predict_frames(predict, source, waiting=waiting, retries=retries)
-
-    def _refuse_bands(self) -> None:
-        """Refuse videos for models of named bands.
-
-        Raises:
-            ValueError: The model takes bands.
-        """
-        if self.card.architecture.bands:
-            named = name_bands(self.card.architecture.bands)
-            raise ValueError(f"Videos have RGB frames, and the model takes {named}. Deploy it on images.")
 
     def serve(self, **settings: Any) -> bool:
         """Serve the model over HTTP, with a page for browsers, until Ctrl-C or SIGTERM.

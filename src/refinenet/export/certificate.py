@@ -179,7 +179,8 @@ class Certificate:
             for found in self.latency
             for name, times in (("PyTorch", found.before), ("exported", found.after))
         ]
-        print_table("Milliseconds per image (medians)", ["", "prepare", "network", "labels", "all"], rows)
+        if rows:
+            print_table("Milliseconds per image (medians)", ["", "prepare", "network", "labels", "all"], rows)
 
     def _rows(self) -> Iterator[list[str]]:
         found, scored = self.comparison, self.comparison.scored

@@ -20,6 +20,7 @@ from refinenet.export.defaults import SIZES
 from refinenet.export.formats import Format, find_format
 from refinenet.export.metadata import GraphMetadata, Runner, describe
 from refinenet.export.parity import (
+    CASES,
     ParityCase,
     ParityReport,
     ParityTolerance,
@@ -44,20 +45,25 @@ from refinenet.models.model_card import ModelCard
 from refinenet.models.network import Network
 
 ExportPrecision = Literal["float32", "int8"]
+Shape = tuple[int, int, int, int]
+"""N, bands, H and W of images."""
 
 
-def check_target(path: str | os.PathLike[str], precision: ExportPrecision = "float32") -> Format:
+def check_target(
+    path: str | os.PathLike[str], precision: ExportPrecision = "float32", shape: Shape | None = None
+) -> Format:
     """Check the path of an export before any work is done.
 
     Args:
         path: Path of the export.
         precision: Precision of its arithmetic.
+        shape: Fixed shape of its images.
 
     Returns:
         The format, by the suffix.
 
     Raises:
-        ValueError: No format has this suffix, or a package that it needs is not installed.
+        ValueError: No format has this suffix, a package that it needs is not installed, or the shape does not fit.
         OSError: A folder is in the way of a file, or a file of a folder, or the folder is not writable.
     """
     if precision not in get_args(ExportPrecision):
@@ -65,6 +71,8 @@ def check_target(path: str | os.PathLike[str], precision: ExportPrecision = "flo
     found, target = find_format(path), Path(path)
     if precision == "int8" and found.write_int8 is None:
         raise ValueError(f"Int8 is supported for OpenVINO (.xml) only, not for {os.fspath(path)!r}.")
+    _check_shape(found, shape, path)
+    found.require()
     if target.exists() and target.is_dir() != found.is_folder:
         wanted, there = ("folder", "file") if found.is_folder else ("file", "folder")
         raise FileExistsError(
@@ -79,6 +87,26 @@ def check_target(path: str | os.PathLike[str], precision: ExportPrecision = "flo
     return found
 
 
+def _check_shape(chosen: Format, shape: Shape | None, path: str | os.PathLike[str]) -> None:
+    name = os.fspath(path)
+    if not chosen.has_fixed_shape:
+        if shape is not None:
+            raise ValueError(f"{name!r} will take images of any size: leave out the shape, which is for .engine.")
+        return
+    if shape is None:
+        raise ValueError(
+            f"{name!r} will take images of one shape, such as --shape 1x3x480x640, shape=(1, 3, 480, 640) in Python: "
+            "images, bands, height, width."
+        )
+    sides = shape if isinstance(shape, tuple | list) else ()
+    is_valid = len(sides) == 4 and all(type(side) is int and side >= 1 for side in sides)
+    if not is_valid or max(sides[2:]) > street_scenes.LARGEST:
+        raise ValueError(
+            "A shape must be four whole numbers above 0, such as (1, 3, 480, 640): images, bands, height and width (at "
+            f"most {street_scenes.LARGEST}), not {shape!r}. Engines of free sizes are not supported."
+        )
+
+
 def export_model(
     path: str | os.PathLike[str],
     network: Network,
@@ -86,6 +114,7 @@ def export_model(
     *,
     dataset: Dataset | None = None,
     sizes: Sequence[tuple[int, int]] = SIZES,
+    shape: Shape | None = None,
     bounds: ParityTolerance | None = None,
     int8: Int8 | RecordedInt8 | None = None,
     progress: bool = True,
@@ -93,12 +122,13 @@ def export_model(
     """Write a network in the format of another program, if its output there equals that of PyTorch.
 
     Args:
-        path: `.onnx`, `.xml` (OpenVINO, with a `.bin` beside it), `.pt2` or `.triton` (a folder). The
-            certificate is written beside it, under the same name with `.certificate.json` after it.
+        path: `.onnx`, `.xml` (OpenVINO, with a `.bin` beside it), `.pt2`, `.triton` (a folder) or `.engine` (TensorRT).
+            The certificate is written beside it, under the same name with `.certificate.json` after it.
         network: What to export.
         card: Its model card.
         dataset: Additional images to compare and to measure mIoU on; with the network's classes.
-        sizes: Heights and widths of additional images to compare on, and to time.
+        sizes: Heights and widths of additional images to compare on, and to time; not of an engine.
+        shape: Shape `(N, 3, H, W)` of the images of an engine.
         bounds: Tolerance of the comparison; by default that of the precision.
         int8: Quantisation, for `.xml` only.
         progress: Whether to show progress and the certificate's tables.
@@ -108,12 +138,16 @@ def export_model(
             network cannot be traced, or its export is out of tolerance. A file at `path` stays unchanged.
         OSError: The export cannot be written.
     """
-    chosen = check_target(path, "int8" if int8 is not None else "float32")
+    chosen = check_target(path, "int8" if int8 is not None else "float32", shape)
     list_results(card.architecture.outputs, len(card.label_set))  # refuses names that graphs use for something else
     _check_sizes(sizes)
+    cases = CASES if shape is None else [_find_case(shape, card, dataset)]
+    sizes = sizes if shape is None else [shape[2:]] if shape[0] == 1 else []
     allowed = bounds or (ParityTolerance() if int8 is None else int8.bounds)
     # The graph is made of a copy with fused layers, and compared with the network as its users have it.
     published, deployed = DeployedNetwork(copy.deepcopy(network).cpu()).eval(), network_to_deploy(network)
+    if chosen.has_fixed_shape:
+        published.label_type = deployed.label_type = torch.int32
     # Broken weights are reported before the export.
     run_in_pytorch(published, draw((1, 33, 47), 0, len(network.architecture.band_names)))
     metadata = describe(published.network, card)
@@ -121,12 +155,12 @@ def export_model(
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         draft = Path(folder) / Path(path).name
         if int8 is None:
-            chosen.write(_trace(deployed), metadata, draft)
+            chosen.write(_trace(deployed, shape), metadata, draft)
         else:
             assert chosen.write_int8 is not None  # `check_target`
             chosen.write_int8(_trace(deployed), metadata, draft, int8.apply)
         run = chosen.open(draft)
-        streets = list(compare_on_streets(published, run, sizes))
+        streets = list(compare_on_streets(published, run, sizes, cases))
         comparison = _add_dataset(streets, published, run, dataset, metadata, progress=progress)
         _refuse(comparison, allowed, path)
         contents = _read(draft)
@@ -136,7 +170,7 @@ def export_model(
             precision="float32" if int8 is None else "int8",
             kept_in_float=() if int8 is None else tuple(int8.kept),
             model={**card.architecture.to_dict(), "weights_sha256": metadata.card.weights_sha256},
-            graph=_describe_graph(metadata, chosen),
+            graph=_describe_graph(metadata, chosen, shape),
             files=describe_files(contents),
             bounds=allowed,
             comparison=comparison,
@@ -149,6 +183,22 @@ def export_model(
     return certificate
 
 
+def _find_case(shape: Shape, card: ModelCard, dataset: Dataset | None) -> tuple[int, int, int]:
+    """Return batch, height and width of the images to compare an engine on.
+
+    Raises:
+        ValueError: The network takes other bands, or there is a dataset, whose images have other shapes.
+    """
+    bands = card.architecture.band_names
+    if shape[1] != len(bands):
+        raise ValueError(
+            f"The second number of the shape must be {len(bands)}, for {', '.join(bands)}, not {shape[1]}."
+        )
+    if dataset is not None:
+        raise ValueError("An engine is not compared on a dataset, whose images have other shapes: leave it out.")
+    return shape[0], shape[2], shape[3]
+
+
 def _check_sizes(sizes: Sequence[tuple[int, int]]) -> None:
     for size in sizes:
         if len(size) != 2 or not all(type(side) is int and 1 <= side <= street_scenes.LARGEST for side in size):
@@ -157,9 +207,9 @@ def _check_sizes(sizes: Sequence[tuple[int, int]]) -> None:
             )
 
 
-def _trace(deployed: DeployedNetwork) -> torch.export.ExportedProgram:
+def _trace(deployed: DeployedNetwork, shape: Shape | None = None) -> torch.export.ExportedProgram:
     try:
-        return trace(deployed)
+        return trace(deployed, shape)
     except RuntimeError as error:
         encoder = deployed.network.architecture.encoder
         raise ValueError(
@@ -207,19 +257,21 @@ def _keep(contents: Mapping[str, bytes], certificate: Certificate) -> None:
     certificate.save()
 
 
-def _describe_graph(metadata: GraphMetadata, chosen: Format) -> dict[str, Any]:
+def _describe_graph(metadata: GraphMetadata, chosen: Format, fixed: Shape | None) -> dict[str, Any]:
     architecture = metadata.card.architecture
     values = f"{', '.join(architecture.band_names)} in [0, 1]" if architecture.bands else "RGB in [0, 1]"
-    shape = ["N", len(architecture.band_names), "H", "W"]
+    shape = ["N", len(architecture.band_names), "H", "W"] if fixed is None else list(fixed)
     return {
         "input": {"name": INPUT, "type": "float32", "shape": shape, "values": values},
-        "outputs": [_describe_result(result) for result in metadata.results],
+        "outputs": [_describe_result(result, fixed) for result in metadata.results],
         "opset": chosen.opset,
     }
 
 
-def _describe_result(result: GraphResult) -> dict[str, Any]:
-    described: dict[str, Any] = {"name": result.name, "type": result.type, "shape": list(result.shape)}
+def _describe_result(result: GraphResult, fixed: Shape | None) -> dict[str, Any]:
+    # In an engine labels are int32, and sizes follow from those of the images.
+    kind = result.type if fixed is None or result.type == "float32" else "int32"
+    described: dict[str, Any] = {"name": result.name, "type": kind, "shape": list(result.shape)}
     if result.spec is not None:
         described |= {"kind": result.spec.kind, "values": result.meaning}
         described |= {"quantities": [{"name": name, "unit": unit} for name, unit in result.spec.quantities]}

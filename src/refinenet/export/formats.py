@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from refinenet.export import onnx_format, openvino_format, pt2_format, triton_format
+from refinenet.export import onnx_format, openvino_format, pt2_format, tensorrt_format, triton_format
 from refinenet.export.metadata import GraphMetadata, Runner
 from refinenet.inference.backends.graph import require_openvino
 from refinenet.inference.backends.onnxruntime import require_onnx
@@ -29,6 +29,8 @@ class Format:
     """Packages whose versions a certificate names, in addition to ours and PyTorch's."""
     is_folder: bool = False
     """Whether an export is a folder instead of a file."""
+    has_fixed_shape: bool = False
+    """Whether an export runs on images of one shape; its labels are int32 then, which is all that TensorRT computes."""
     opset: int | None = None
     """Version of the ONNX operators; None if it has none."""
     require: Callable[[], object] = lambda: None
@@ -69,16 +71,25 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             write=triton_format.write,
             open=triton_format.open_folder,
         ),
+        ".engine": Format(
+            name="TensorRT engine",
+            packages=("tensorrt", *onnx_format.PACKAGES),
+            has_fixed_shape=True,
+            opset=onnx_format.OPSET,
+            require=tensorrt_format.require_tensorrt,
+            write=tensorrt_format.write,
+            open=tensorrt_format.open_file,
+        ),
     }
 )
 """Formats by suffix."""
 
 
 def find_format(path: str | os.PathLike[str]) -> Format:
-    """Return the format of a path by its suffix.
+    """Return the format of a path by its suffix, whether or not the packages that it needs are installed.
 
     Raises:
-        ValueError: No format has this suffix, or a package that it needs is not installed.
+        ValueError: No format has this suffix.
     """
     suffix = Path(path).suffix
     if suffix not in FORMATS:
@@ -86,6 +97,4 @@ def find_format(path: str | os.PathLike[str]) -> Format:
         raise ValueError(
             f"Networks are exported as {allowed}, not as {os.fspath(path)!r}. Choose one of these suffixes."
         )
-    found = FORMATS[suffix]
-    found.require()
-    return found
+    return FORMATS[suffix]

@@ -319,15 +319,18 @@ def draw(shape: tuple[int, int, int], seed: int, bands: int = 3) -> Images:
 
 
 def compare_on_streets(
-    deployed: DeployedNetwork, run: Runner, sizes: Sequence[tuple[int, int]] = ()
+    deployed: DeployedNetwork,
+    run: Runner,
+    sizes: Sequence[tuple[int, int]] = (),
+    cases: Sequence[tuple[int, int, int]] = CASES,
 ) -> Iterator[ParityCase]:
-    """Compare on drawn streets of all shapes in `CASES`, and of additional heights and widths.
+    """Compare on drawn streets of all shapes in `cases`, and of additional heights and widths.
 
     Raises:
         ValueError: The graph does not run on a size, or its output has the wrong shape or type.
     """
     bands = len(deployed.network.architecture.band_names)
-    for number, shape in enumerate((*CASES, *((1, *size) for size in sizes if (1, *size) not in CASES))):
+    for number, shape in enumerate((*cases, *((1, *size) for size in sizes if (1, *size) not in cases))):
         source = "drawn streets {}x{}x{}".format(*shape)
         images = draw(shape, 100 * number, bands)  # more apart than a batch is large: no street occurs twice
         expected = run_in_pytorch(deployed, images)

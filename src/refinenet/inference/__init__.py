@@ -85,7 +85,7 @@ if TYPE_CHECKING:
         prepare,
     )
     from refinenet.inference.sliding_window import Block, WindowGrid, blend_windows
-    from refinenet.inference.upsampling import largest_class, resize
+    from refinenet.inference.upsampling import largest_class, resize, softmax
     from refinenet.inference.values.subject import AS_USUAL, RenderOptions, kinds_of, usual_kind
 else:
     __getattr__, __dir__ = attach(__name__)
@@ -174,6 +174,7 @@ __all__ = [
     "require_onnxruntime",
     "require_openvino",
     "resize",
+    "softmax",
     "split_kind",
     "start_engine",
     "translate",

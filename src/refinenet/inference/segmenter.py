@@ -125,7 +125,7 @@ class Segmenter:
 
     def predict(self, pixels: Pixels) -> LabelMap:
         """Predict the label map of an image: `(H, W, 3)` uint8 RGB to `(H, W)` ids."""
-        return self.label_set.cast(self._class_scores(self._run(pixels)).labels())
+        return self.label_set.cast(self._class_scores(self.predict_maps(pixels)).labels())
 
     def segment(
         self,
@@ -146,7 +146,7 @@ class Segmenter:
             ValueError: `abstain_below` is not in [0, 1].
         """
         check_abstention(abstain_below)
-        return self.name(pixels, self._class_scores(self._run(pixels)), abstain_below, valid, channel_order)
+        return self.name(pixels, self._class_scores(self.predict_maps(pixels)), abstain_below, valid, channel_order)
 
     def predict_outputs(
         self,
@@ -161,7 +161,7 @@ class Segmenter:
             ValueError: `abstain_below` is not in [0, 1].
         """
         check_abstention(abstain_below)
-        return self.compose(pixels, self._run(pixels), abstain_below, valid, channel_order)
+        return self.compose(pixels, self.predict_maps(pixels), abstain_below, valid, channel_order)
 
     def compose(
         self,
@@ -256,7 +256,8 @@ class Segmenter:
     def _class_scores(self, found: Logits) -> Logits:
         return replace(found, values=self.class_maps(found.values))
 
-    def _run(self, pixels: Pixels) -> Logits:
+    def predict_maps(self, pixels: Pixels) -> Logits:
+        """Predict the maps `(C, h, w)` of all outputs for an image, from which `compose` makes the prediction."""
         survive_fork()
         size = pixels.shape[0], pixels.shape[1]
         if self.protocol.is_plain:

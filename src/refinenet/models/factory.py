@@ -21,6 +21,7 @@ from refinenet.models.model_card import BUNDLED, ModelCard, bundled_path
 from refinenet.models.model_file import load
 from refinenet.models.model_spec import (
     DOWNLOAD,
+    ENGINE_SUFFIXES,
     EXPORTED_SUFFIXES,
     IMAGENET_WEIGHTS,
     ModelSpec,
@@ -107,6 +108,11 @@ def open_model(model: str | os.PathLike[str]) -> tuple[Network, ModelCard]:
         refuse_address("model", model, DOWNLOAD)
         if Path(model).suffix.lower() in EXPORTED_SUFFIXES:
             raise ValueError(exported_model_message(model))
+        if Path(model).suffix.lower() in ENGINE_SUFFIXES:
+            raise ValueError(
+                f"{model} is a TensorRT engine, a program, which only TensorRT runs. Pass the model file that it "
+                "was exported from, or an export to .onnx."
+            )
     path = _local_path(model)
     try:
         if is_safetensors(path):

@@ -336,7 +336,7 @@ def without_changes_in_place(network: Network) -> Network:
     return network
 
 
-def trace(deployed: DeployedNetwork) -> torch.export.ExportedProgram:
+def trace(deployed: DeployedNetwork, shape: tuple[int, int, int, int] | None = None) -> torch.export.ExportedProgram:
     """Trace a network as an exported program of PyTorch, in which N, H and W are free from 1 up.
 
     Tracing branches on whether feature maps have one row or column or more, which affects the memory layout of tensors,
@@ -345,7 +345,11 @@ def trace(deployed: DeployedNetwork) -> torch.export.ExportedProgram:
 
     Args:
         deployed: The network on the CPU, in evaluation mode.
+        shape: Fixed shape of the images, instead of free sizes.
     """
+    if shape is not None:
+        with TRACING:
+            return torch.export.export(deployed, (torch.zeros(shape),))
     with TRACING:
         program = torch.export.export(deployed, (example_images(deployed.network),), dynamic_shapes=dict(FREE_SIZES))
     for symbol, allowed in program.range_constraints.items():

@@ -6,7 +6,8 @@ Shape letters: H height, W width.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,15 +15,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.deployment.video.reader import Frame, find_source
+from refinenet.deployment.video.reader import TIMEOUT, Frame, find_source
 from refinenet.deployment.video.runner import RETRIES
-from refinenet.deployment.video.stream import VideoStream
+from refinenet.deployment.video.stream import Delivery, VideoStream
 from refinenet.inference.prediction import Prediction
 from refinenet.inference.segmentation import Segmentation
 from refinenet.io.console import print_note
+from refinenet.settings import is_within
 
-WAITING = 2
-"""Default number of frames that wait for the network: the delay of a camera is at most that of these frames."""
+WAITING = 1
+"""Default number of frames that wait for the network. Of a camera it is always the newest, whose result is then late by
+at most the time of two predictions."""
+LONGEST_TIMEOUT = 3600.0
+"""Most seconds that a stream may be silent."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,6 +42,8 @@ class PredictedFrame:
     """All outputs of the network."""
     dropped: int
     """Frames of a camera or live stream that were dropped so far, because they came faster than the network works."""
+    delay: float
+    """Seconds from the moment when the frame was decoded to that of its prediction."""
 
     @property
     def segmentation(self) -> Segmentation:
@@ -63,32 +70,41 @@ def predict_frames(
     source: str | os.PathLike[str],
     *,
     waiting: int = WAITING,
+    live: bool | None = None,
     retries: int = RETRIES,
-) -> Iterator[PredictedFrame]:
+    timeout: float = TIMEOUT,
+) -> Generator[PredictedFrame]:
     """Predict the frames of a video in order; the source is closed with the iterator.
 
-    Frames are decoded ahead in a thread. Of a camera or a live stream the oldest waiting frame is dropped when a newer
-    one arrives, so that predictions are never late by more than the waiting frames; of files no frame is dropped.
+    Frames are decoded ahead in a thread. Of a live source the oldest waiting frame is dropped when a newer one arrives,
+    so that predictions are never late by more than the waiting frames and the one in work; of others none is dropped.
 
     Args:
         predict: From a frame, `(H, W, 3)` uint8 RGB, to its prediction.
         source: As for `reader.find_source`.
         waiting: Number of decoded frames that may wait, at least 1.
+        live: Whether the source counts as live; by default cameras, `rtsp://` and the like do, and streams over HTTP
+            that declare neither a length nor a size. A file is then played at its own pace, as a camera would send it.
         retries: Attempts in a row to reconnect to a stream that broke off.
+        timeout: Seconds without data after which a stream or a camera counts as broken off.
 
     Raises:
-        ValueError: PyAV is not installed, the source is not a video, has no frames, or `waiting` is not allowed.
+        ValueError: PyAV is not installed, the source is not a video, has no frames, or an argument is not allowed.
         OSError: A file cannot be read, or a stream does not respond.
     """
     if type(waiting) is not int or waiting < 1:
         raise ValueError(f"waiting must be a whole number of frames, at least 1, not {waiting!r}.")
-    stream = VideoStream(find_source(source), retries, print_note, waiting=waiting, keeps_newest=True)
-    return _predict_each(predict, stream)
+    if live is not None and not isinstance(live, bool):
+        raise ValueError(f"live must be True, False or None, not {live!r}.")
+    if not (is_within(timeout, 0, LONGEST_TIMEOUT) and timeout):
+        raise ValueError(f"timeout must be a number of seconds above 0, at most {LONGEST_TIMEOUT:g}, not {timeout!r}.")
+    delivery = Delivery(waiting=waiting, at_once=True, live=live, timeout=timeout)
+    return _predict_each(predict, VideoStream(find_source(source), retries, print_note, delivery))
 
 
 def _predict_each(
     predict: Callable[[npt.NDArray[np.uint8]], Prediction], stream: VideoStream
-) -> Iterator[PredictedFrame]:
+) -> Generator[PredictedFrame]:
     is_empty = True
     with closing(stream):
         for item in stream:
@@ -96,7 +112,11 @@ def _predict_each(
                 is_empty = False
                 found = predict(item.pixels)
                 yield PredictedFrame(
-                    image=found.image, seconds=float(item.seconds), prediction=found, dropped=stream.left_out
+                    image=found.image,
+                    seconds=float(item.seconds),
+                    prediction=found,
+                    dropped=stream.left_out,
+                    delay=time.monotonic() - item.decoded_at,
                 )
     if is_empty:
         raise ValueError(f"{stream.source.name} has no frames that can be decoded.")

@@ -9,8 +9,9 @@ import importlib
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -139,6 +140,8 @@ class Frame:
     """Exact presentation time, from the beginning of the video."""
     aspect: Fraction | None = None
     """Width of a pixel divided by its height, if the video declares it."""
+    decoded_at: float = field(default_factory=time.monotonic)
+    """`time.monotonic()` when it was decoded."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -169,6 +172,8 @@ class Recording:
 
     Args:
         source: What to open.
+        timeout: Seconds without data after which a stream or a camera counts as lost.
+        at_once: Whether each frame is wanted as soon as it arrives: without sound, and decoded with the least delay.
 
     Raises:
         ValueError: PyAV is not installed, or the file is not a video, is damaged, has no frames, or has frames of more
@@ -176,7 +181,7 @@ class Recording:
         ConnectionError: a stream or a camera does not answer, or does not send a video.
     """
 
-    def __init__(self, source: VideoSource) -> None:
+    def __init__(self, source: VideoSource, *, timeout: float = TIMEOUT, at_once: bool = False) -> None:
         require_av()
         self.source = source
         self.damaged = 0
@@ -185,13 +190,13 @@ class Recording:
         """Reason why reading stopped early, if it did."""
         self._last: Fraction | None = None
         self._jump = Fraction(0)
-        self._container = _open(source)
+        self._container = _open(source, timeout)
         try:
             self._video = self._find_video()
         except ValueError:
             self.close()
             raise
-        self.sound: tuple[AudioStream, ...] = self._container.streams.audio
+        self.sound: tuple[AudioStream, ...] = () if at_once else self._container.streams.audio
         self.time_base: Fraction = self._video.time_base or _MICROSECOND
         """Unit of frame times, in seconds."""
         self.rate: Fraction | None = self._video.average_rate or self._video.guessed_rate or None
@@ -200,6 +205,15 @@ class Recording:
         self.seconds: float | None = float(duration * _MICROSECOND) if duration is not None else None
         """Declared length in seconds."""
         self._origin = self._find_origin()
+        # Threads that decode a frame each would keep as many frames back.
+        self._video.thread_type = "SLICE" if at_once and self.is_endless else "AUTO"
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether it is sent while it is filmed: by the kind of its address, or as a stream of no length and size."""
+        if self.source.is_real_time or self.source.kind == "file":
+            return self.source.is_real_time
+        return self.seconds is None and self._container.size <= 0
 
     def _find_video(self) -> VideoStream:
         name = self.source.name
@@ -212,7 +226,6 @@ class Recording:
         video = videos[0]
         _check_size(video.codec_context.width, video.codec_context.height, name)
         video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-        video.thread_type = "AUTO"
         return video
 
     def _find_origin(self) -> Fraction:
@@ -276,7 +289,7 @@ class Recording:
         self._container.close()
 
 
-def _open(source: VideoSource) -> InputContainer:
+def _open(source: VideoSource, timeout: float) -> InputContainer:
     import av
 
     is_file = source.kind == "file"
@@ -291,7 +304,7 @@ def _open(source: VideoSource) -> InputContainer:
             format="v4l2" if source.kind == "camera" else None,
             options=options,
             metadata_errors="replace",
-            timeout=None if is_file else TIMEOUT,
+            timeout=None if is_file else timeout,
         )
     except av.FFmpegError as error:
         reason = error.strerror or type(error).__name__

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.deployment.video.reader import Frame, Sound, VideoSource, find_source
-from refinenet.deployment.video.stream import VideoStream
+from refinenet.deployment.video.stream import EVERYTHING, Delivery, VideoStream
+from refinenet.deployment.video.window import LiveWindow
 from refinenet.deployment.video.writer import FrameFolder, VideoFile, VideoForm, check_container, check_empty
 from refinenet.inference.output_kinds import OUTPUT_KINDS, Kind, file_word, split_kind
 from refinenet.inference.prediction import Prediction
@@ -31,6 +32,8 @@ from refinenet.outputs import CLASSES, OutputSpec
 
 RETRIES = 6
 """Attempts to reconnect to a stream that broke off, within half a minute."""
+SHOWN = Delivery(waiting=1, at_once=True, live=True)
+"""What a window shows: the newest frame, of a file at its own pace."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +41,10 @@ class VideoResult:
     """Outcome for a video."""
 
     source: str
-    output: Path
+    output: Path | None
+    """What was written; None if the frames were only shown."""
     frames: int
-    """Number of frames written."""
+    """Number of frames written or shown."""
     seconds: float
     """Duration of the run."""
     sound: bool
@@ -48,14 +52,15 @@ class VideoResult:
     reconnections: int
     """Number of reconnections to a stream."""
     left_out: int
-    """Frames of a camera or live stream that came faster than the network works, and were dropped."""
+    """Frames that came faster than the network works, and were dropped."""
     damaged: int
     """Number of packets that could not be decoded."""
 
     def describe(self) -> str:
         """Return the outcome in one line."""
         rate = self.frames / max(self.seconds, 1e-9)
-        line = f"{self.source} -> {self.output}: {self.frames} frames in {self.seconds:.1f} s ({rate:.1f} frames/s)"
+        done = f"{self.source} -> {self.output}" if self.output is not None else f"{self.source}, shown"
+        line = f"{done}: {self.frames} frames in {self.seconds:.1f} s ({rate:.1f} frames/s)"
         line += ", with audio" if self.sound else ""
         counts = {"reconnected %d times": self.reconnections, "%d frames dropped": self.left_out}
         counts["%d damaged packets skipped"] = self.damaged
@@ -139,48 +144,55 @@ def plan_output(
 def segment_video(
     predict: Callable[[npt.NDArray[np.uint8]], Prediction],
     source: str | os.PathLike[str],
-    plan: Plan,
-    renderer: Renderer,
+    written: tuple[Plan, Renderer] | None,
+    shown: Renderer | None = None,
     *,
     retries: int = RETRIES,
     progress: bool = True,
 ) -> VideoResult:
-    """Segment each frame of a video and write the results.
+    """Segment each frame of a video and write the results, show them, or both.
 
-    A file gets its name when it is complete. Ctrl-C or SIGTERM completes it with the frames so far.
+    A file gets its name when it is complete. Ctrl-C or SIGTERM completes it with the frames so far, and so does closing
+    the window. A video that is only shown is played at its own pace, or that of the network.
 
     Args:
         predict: From a frame, `(H, W, 3)` uint8 RGB, to its prediction.
         source: As for `reader.find_source`.
-        plan: Output, from `plan_output`.
-        renderer: Renderer of the plan's kind. Colours without limits get those of the first frame.
+        written: Output, from `plan_output`, and renderer of its kind; None to write nothing. Colours without limits get
+            those of the first frame.
+        shown: Renderer of the pictures in a window; None for no window.
         retries: Attempts in a row to reconnect to a stream that broke off.
         progress: Whether to show progress on standard error.
 
     Raises:
         ValueError: PyAV is not installed, the source is not a video or has no frames, or the output does not fit.
-        OSError: a file cannot be read or written, or a stream does not answer.
+        OSError: a file cannot be read or written, a stream does not answer, or there is no display.
         KeyboardInterrupt: the user or the system stopped the run; the frames so far are kept, with a note.
     """
     found = find_source(source)
     started = time.monotonic()
     with (
-        closing(VideoStream(found, retries, print_note)) as stream,
+        closing(VideoStream(found, retries, print_note, EVERYTHING if written else SHOWN)) as stream,
         StopRequest() as interruption,
-        _open_output(plan, stream, renderer) as opened,
+        ExitStack() as opened,
     ):
-        frames = _segment_frames(predict, stream, opened, interruption, progress=progress)
+        file = opened.enter_context(_open_output(*written, stream)) if written else None
+        window = opened.enter_context(LiveWindow(found.name, shown)) if shown else None
+        outputs = [output for output in (file, window) if output is not None]
+        frames = _segment_frames(predict, stream, outputs, interruption, progress=progress)
         if not frames:
-            _refuse_empty(found, interruption)
+            is_closed = window is not None and window.is_closed
+            _refuse_empty(found, is_stopped=is_closed or interruption.asked_by is not None)
+    path = written[0].path if written else None
     if interruption.asked_by is not None:
-        print_note(f"Stopped: {plan.path} is complete, with the {frames} frames so far.")
+        print_note(f"Stopped: {path} is complete, with the {frames} frames so far." if path else "Stopped.")
         raise KeyboardInterrupt
     return VideoResult(
         source=found.name,
-        output=plan.path,
+        output=path,
         frames=frames,
         seconds=time.monotonic() - started,
-        sound=isinstance(opened, _FileOutput) and opened.has_sound,
+        sound=isinstance(file, _FileOutput) and file.has_sound,
         reconnections=stream.reconnections,
         left_out=stream.left_out,
         damaged=stream.damaged,
@@ -190,42 +202,48 @@ def segment_video(
 def _segment_frames(
     predict: Callable[[npt.NDArray[np.uint8]], Prediction],
     stream: VideoStream,
-    output: VideoOutput,
+    outputs: Sequence[VideoOutput],
     interruption: StopRequest,
     *,
     progress: bool,
 ) -> int:
-    """Move all frames and sound from the source to the output, and return the number of frames."""
+    """Move all frames and sound from the source to the outputs, and return the number of frames."""
     frames, started = 0, time.monotonic()
+    windows = [output for output in outputs if isinstance(output, LiveWindow)]
     with progress_bar(progress) as bar:
         task = bar.add_task(stream.source.name, total=stream.first.frames, status="")
         for item in stream:
-            if interruption.asked_by is not None:
+            for window in windows:
+                window.update()
+            if interruption.asked_by is not None or any(window.is_closed for window in windows):
                 break
             if isinstance(item, Frame):
-                output.write(item, predict(item.pixels))
+                prediction = predict(item.pixels)
+                for output in outputs:
+                    output.write(item, prediction)
                 frames += 1
                 bar.update(task, advance=1, status=f"{frames / (time.monotonic() - started):.1f} frames/s")
             elif item is not None:
-                output.write_sound(item)
+                for output in outputs:
+                    output.write_sound(item)
     return frames
 
 
-def _refuse_empty(source: VideoSource, interruption: StopRequest) -> None:
+def _refuse_empty(source: VideoSource, *, is_stopped: bool) -> None:
     """Report that there was no frame.
 
     Raises:
         KeyboardInterrupt: the run was stopped.
         ValueError: the source has no frames.
     """
-    if interruption.asked_by is not None:
+    if is_stopped:
         print_note("Stopped before the first frame: nothing was written.")
         raise KeyboardInterrupt
     raise ValueError(f"{source.name} has no frames that can be decoded: nothing was written.")
 
 
 @contextmanager
-def _open_output(plan: Plan, stream: VideoStream, renderer: Renderer) -> Iterator[VideoOutput]:
+def _open_output(plan: Plan, renderer: Renderer, stream: VideoStream) -> Iterator[VideoOutput]:
     if plan.container is None:
         with FrameFolder(plan.path, renderer) as folder:
             yield folder

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from refinenet.deployment.video.reader import Frame, Recording, Sound, VideoSource
+from refinenet.deployment.video.reader import TIMEOUT, Frame, Recording, Sound, VideoSource
 
 LOOK_AHEAD = 8
 """Most decoded frames and sound packets waiting."""
@@ -27,6 +27,26 @@ _DOUBLINGS = 10
 """Most doublings of the pause: more than the longest pause needs, few enough not to overflow."""
 
 _END = object()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """How frames are handed over, and which are dropped."""
+
+    waiting: int = LOOK_AHEAD
+    """Most frames and sound packets in the queue."""
+    at_once: bool = False
+    """Whether each frame is wanted as soon as it arrives, without sound: of a full queue the oldest is dropped, rather
+    than the new one."""
+    live: bool | None = None
+    """Whether frames are dropped when the queue is full; by default those of cameras and real-time streams, and if
+    `at_once` those of streams without a length. A video with a length is then played at its own pace."""
+    timeout: float = TIMEOUT
+    """Seconds without data after which a stream or a camera counts as lost."""
+
+
+EVERYTHING = Delivery()
+"""What a video file is written from: all frames that can be waited for, and sound."""
 
 
 @dataclass
@@ -54,15 +74,13 @@ class VideoStream:
 
     A stream (or a camera) that breaks off is opened again after growing pauses, and its time advances by the pause. A
     stream with a declared length, such as a video file on a web server, continues where it was. One without that shows
-    the same frames again from first to last is a recording, and ends there. For real-time sources, a frame is dropped
-    when one arrives while the queue is full: the new one, or the oldest in the queue.
+    the same frames again from first to last is a recording, and ends there.
 
     Args:
         source: What to read.
         retries: Attempts in a row, without a new frame, to reconnect to a stream.
         notify: Called with a sentence about each event.
-        waiting: Most frames and sound packets in the queue.
-        keeps_newest: Whether the oldest item of a full queue is dropped rather than the new frame.
+        delivery: Which frames are dropped when the consumer is slower than the source.
 
     Raises:
         ValueError, OSError: as `Recording`.
@@ -73,20 +91,25 @@ class VideoStream:
         source: VideoSource,
         retries: int,
         notify: Callable[[str], None],
-        *,
-        waiting: int = LOOK_AHEAD,
-        keeps_newest: bool = False,
+        delivery: Delivery = EVERYTHING,
     ) -> None:
-        self.source, self.retries, self._notify, self._keeps_newest = source, retries, notify, keeps_newest
-        self.first = Recording(source)
+        self.source, self.retries, self._notify, self._delivery = source, retries, notify, delivery
+        self.first = self._open()
+        is_live = self.first.is_endless if delivery.at_once else source.is_real_time
+        self._may_drop = is_live if delivery.live is None else delivery.live
+        self._is_paced = self._may_drop and not self.first.is_endless and delivery.at_once
         self.reconnections = self.left_out = self.damaged = 0
         self._stop = threading.Event()
-        self._queue: queue.Queue[object] = queue.Queue(waiting)
+        self._queue: queue.Queue[object] = queue.Queue(delivery.waiting)
+        self._started: float | None = None
         self._last: Fraction | None = None
         self._heard = 0.0
         self._attempts = 0  # since the last new frame
         self._error: ValueError | OSError | None = None
         self._thread = threading.Thread(target=self._read, name="decode", daemon=True)
+
+    def _open(self) -> Recording:
+        return Recording(self.source, timeout=self._delivery.timeout, at_once=self._delivery.at_once)
 
     def __iter__(self) -> Iterator[Frame | Sound | None]:
         """Yield frames and sound; None when nothing has arrived for a moment, so that the consumer can notice a stop.
@@ -122,15 +145,25 @@ class VideoStream:
     def _read(self) -> None:
         try:
             for item in self._follow():
-                if not self._put(item):
+                if not self._put(self._pace(item)):
                     return
         except (ValueError, OSError) as error:
             self._error = error
         self._put(_END)
 
+    def _pace(self, item: Frame | Sound) -> Frame | Sound:
+        """Wait until the time of a frame has come, if the video is played as a camera would send it."""
+        if not self._is_paced or isinstance(item, Sound):
+            return item
+        now = time.monotonic()
+        if self._started is None:
+            self._started = now - float(item.seconds)
+        self._stop.wait(max(0.0, self._started + float(item.seconds) - now))
+        return replace(item, decoded_at=time.monotonic())
+
     def _put(self, item: object) -> bool:
         """Hand over an item; return False once the stream is closed."""
-        may_drop = self.source.is_real_time and isinstance(item, Frame)
+        may_drop = self._may_drop and isinstance(item, Frame)
         while not self._stop.is_set():
             try:
                 # A live source does not wait: a pause here would become a delay of all frames that follow.
@@ -138,7 +171,7 @@ class VideoStream:
             except queue.Full:
                 if not may_drop:
                     continue
-                if not self._keeps_newest:
+                if not self._delivery.at_once:
                     self.left_out += 1
                     return True
                 self._drop_oldest()
@@ -155,10 +188,12 @@ class VideoStream:
         shown_before = _Shown()
         while recording is not None:
             shown = _Shown()
-            yield from self._play(recording, shown)
-            self.damaged += recording.damaged
-            if recording is not self.first:
-                recording.close()
+            try:
+                yield from self._play(recording, shown)
+            finally:  # also when the consumer has left
+                self.damaged += recording.damaged
+                if recording is not self.first:
+                    recording.close()
             if self.source.kind == "file" or self._is_complete(recording):
                 self._report_early_end(recording)
                 return
@@ -212,7 +247,7 @@ class VideoStream:
             if self._stop.wait(pause):
                 return None
             try:
-                recording = Recording(self.source)
+                recording = self._open()
             except (ValueError, OSError) as error:
                 reason = str(error)
             else:
