@@ -17,6 +17,7 @@ from refinenet.outputs import CLASSES, OutputSpec
 if TYPE_CHECKING:
     from refinenet.api import RefineNet
     from refinenet.deployment.ray.journal import RayResult
+    from refinenet.models.model_card import ModelCard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,12 @@ class Request:
 
         return RefineNet(**self.network)
 
+    def read_card(self) -> ModelCard | None:
+        """Return the card of the model before it is loaded; None if only loading shows it."""
+        from refinenet.models.model_card import read_card
+
+        return read_card(self.network["model"])
+
     def single_kind(self, where: str, allows: Callable[[OutputKind], bool]) -> Kind | None:
         """Return the one kind to write, or None for the default.
 
@@ -56,6 +63,25 @@ class Request:
         if self.kinds and not (len(self.kinds) == 1 and split_kind(self.kinds[0])[0] in able):
             raise ValueError(f"{where}, --kind must be exactly one of {', '.join(able)}, not {', '.join(self.kinds)}.")
         return self.kinds[0] if self.kinds else None
+
+
+def refuse_rendering(card: ModelCard, kind: Kind, suffix: str, rendering: Mapping[str, Any]) -> None:
+    """Refuse, before a model is loaded, what its renderer of a kind would refuse.
+
+    Args:
+        card: Card of the model.
+        kind: Kind of the result.
+        suffix: Suffix of its file.
+        rendering: As for `RefineNet.deploy`.
+
+    Raises:
+        ValueError: the model cannot write the kind, or an option is invalid or has no effect.
+    """
+    from refinenet.inference.rendering import open_renderer, refuse_idle
+    from refinenet.inference.values.subject import RenderOptions
+
+    options = RenderOptions.from_dict(rendering)
+    refuse_idle(options, [open_renderer(kind, suffix, card.architecture.outputs, card.label_set, options)])
 
 
 def deploy_with_ray(request: Request, *, recursive: bool, workers: int | None, **reading: Any) -> None:
@@ -87,7 +113,7 @@ def deploy_with_ray(request: Request, *, recursive: bool, workers: int | None, *
     results: list[RayResult] = [failed(place, str(folder), problem) for place, problem in skipped.items()]
     # Ray reports dead processes on standard output, which is reserved for results.
     with redirect_stdout(sys.stderr), progress_bar(not request.as_json) as bar:
-        task = bar.add_task("segment", total=len(pairs), status="")
+        task = bar.add_task("segment", total=len(pairs), status="", unit="images")
         for result in segment_with_ray(pairs, record=folder, kind=kind, workers=workers, **settings):
             if result.error is None:
                 request.announce()
@@ -139,7 +165,11 @@ def deploy_video(request: Request, *, abstain_below: float, overwrite: bool, **r
             refuse_to_replace([target])
         return target
 
-    plan_output(video, choose_target((CLASSES,)), kind)  # fails before the model is loaded
+    card = request.read_card()
+    outputs = (CLASSES,) if card is None else card.architecture.outputs
+    plan = plan_output(video, choose_target(outputs), kind, outputs)  # fails before the model is loaded
+    if card is not None:
+        refuse_rendering(card, plan.kind, plan.suffix, rendering)
     model = request.open_network()
     result = model.deploy_video(
         video,

@@ -21,6 +21,7 @@ from refinenet.cli.options import (
     default_model_notice,
     is_given,
     read_size,
+    refuse_early,
     refuse_idle_options,
 )
 from refinenet.io.console import is_first_process, say
@@ -156,6 +157,7 @@ def evaluate(
             refuse_idle_options(context, _OF_UNLABELLED, f"--split {split}", "This split has no labels to evaluate on")
         # Before the import of PyTorch and the model: wrong options are reported at once.
         chosen = _choose_protocol(protocol, scales, flip, window, overlap)
+        refuse_early("Evaluation", dataset, root, classes, split)
         from refinenet.api import RefineNet
 
         network = RefineNet(model=model, device=device, backend=backend, precision=precision)
@@ -209,6 +211,7 @@ def calibrate(
     # Before the pass over the dataset, whose result would be lost.
     refuse_same_file(model, output)
     refuse_unwritable(output)
+    refuse_early("Calibration", dataset, root, classes, split)
     network = RefineNet(model=model, device=device)
     fitted = network.calibrate(dataset, root=root, split=split, classes=classes, progress=not as_json)
     network.save(output)

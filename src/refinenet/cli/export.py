@@ -17,6 +17,7 @@ from refinenet.cli.options import (
     Root,
     default_model_notice,
     read_size,
+    refuse_early,
     refuse_idle_options,
 )
 from refinenet.io.console import say
@@ -67,6 +68,8 @@ def export(
     if precision != "int8":
         refuse_idle_options(context, _ALWAYS | _OF_DATASET, "--precision", "In float32 nothing is quantised")
     chosen: dict[str, Any] = {"sizes": [read_size(text, "--size", "480x360") for text in size]} if size else {}
+    if dataset is not None:
+        refuse_early("An export", dataset, root, classes, split)
     from refinenet.api import RefineNet
 
     network = RefineNet(model=model, device="cpu")

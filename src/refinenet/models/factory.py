@@ -17,7 +17,7 @@ from refinenet.models.file_checks import is_safetensors
 from refinenet.models.hub import fetch_model, is_hub_address, pin
 from refinenet.models.importers import import_network
 from refinenet.models.importers.encoder_weights import load_encoder_weights
-from refinenet.models.model_card import BUNDLED, ModelCard, bundled_path
+from refinenet.models.model_card import BUNDLED, ModelCard, bundled_path, read_card
 from refinenet.models.model_file import load
 from refinenet.models.model_spec import (
     DOWNLOAD,
@@ -107,12 +107,11 @@ def open_model(model: str | os.PathLike[str]) -> tuple[Network, ModelCard]:
         refuse_address("model", model, DOWNLOAD)
         if Path(model).suffix.lower() in EXPORTED_SUFFIXES:
             raise ValueError(exported_model_message(model))
+    if str(model) not in BUNDLED:
+        read_card(model)  # refuses missing files, and folders
     path = _local_path(model)
-    try:
-        if is_safetensors(path):
-            return load(path)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error} Bundled models: {', '.join(BUNDLED)}.") from error
+    if is_safetensors(path):
+        return load(path)
     network = import_network(path)
     return network, _nameless_card(network.architecture)
 

@@ -200,7 +200,7 @@ def _read(source: Source, pairs: Sequence[Pair], workers: int | None, progress: 
     found: list[Facts] = []
     palettes: dict[bytes, bytes] = {}
     with progress_bar(progress) as bar:
-        task = bar.add_task("Checking", total=len(pairs), status="")
+        task = bar.add_task("Checking", total=len(pairs), status="", unit="images")
         for pair, facts in zip(pairs, map_safely(source.reading.read, pairs, workers=workers), strict=True):
             found.append(_share(facts, pair, palettes) if facts else Facts(pair, None, None))
             bar.advance(task)

@@ -89,13 +89,7 @@ class FolderSplits:
 
     def open_reported(self, split: str) -> tuple[Dataset, AnnotationReport]:
         """Open one split, with a report on its annotation files."""
-        layout = self.layout
-        name = split if split in layout.splits else name_split(split)
-        if name not in layout.splits:
-            raise FileNotFoundError(
-                f"{self.source} has no split {split!r}: it has {', '.join(sorted(layout.splits))} "
-                f"({layout.description})."
-            )
+        layout, name = self.layout, self.find_split(split)
         if not layout.annotations:  # of others, missing images are named first
             _refuse_one_image(layout, name)
         dataset, report = self._open(layout, name)
@@ -103,6 +97,21 @@ class FolderSplits:
         if files.unread:
             warnings.warn(files.describe_unread(), stacklevel=3)
         return add_bands(add_targets(dataset, layout, files), layout, files), report
+
+    def find_split(self, split: str) -> str:
+        """Return the name of a split in the layout; "valid" and "validation" are read as "val".
+
+        Raises:
+            FileNotFoundError: The layout is not recognised, or there is no such split.
+        """
+        layout = self.layout
+        name = split if split in layout.splits else name_split(split)
+        if name not in layout.splits:
+            raise FileNotFoundError(
+                f"{self.source} has no split {split!r}: it has {', '.join(sorted(layout.splits))} "
+                f"({layout.description})."
+            )
+        return name
 
     def _open(self, layout: Layout, name: str) -> tuple[Dataset, AnnotationReport]:
         if layout.is_unlabelled:

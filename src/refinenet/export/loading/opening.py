@@ -30,6 +30,8 @@ def choose_backend_of(spec: ModelSpec, backend: str, device: str | torch.device 
         return choose_engine(spec.model, asked)
     if _uses_translation(spec):
         return choose_engine(f"{spec.model}.xml", asked)
+    if spec.model is not None:
+        models.read_card(spec.model)  # refuses a missing file before PyTorch is imported, which takes seconds
     _require_pytorch(spec.model)
     return choose_backend(backend, models.choose_device(device).type, precision)
 
