@@ -33,7 +33,7 @@ from refinenet.cli.options import (
     refuse_idle_options,
 )
 from refinenet.inference.output_kinds import OUTPUT_KINDS, POLYGONS, is_of_values
-from refinenet.io.console import check_output
+from refinenet.io.console import check_output, print_note
 from refinenet.outputs import CLASSES
 
 if TYPE_CHECKING:
@@ -375,9 +375,11 @@ def _deploy_files(
         options["measures_areas"] = areas is not None
         results = network.deploy_work(work, overwrite, progress=not as_json, **options, **rendering)
         take_all(results, count, take, progress=not as_json)
-    if areas is not None:
-        areas.write()
+    written = [] if json_lines in (None, STANDARD) else [json_lines]
+    written += [] if areas is None else [str(areas.write())]
     request.announce()
+    for path in written:
+        print_note(f"Wrote {path}.", enabled=not as_json)
     report.finish(count)
 
 

@@ -24,7 +24,7 @@ from refinenet.cli.options import (
     refuse_early,
     refuse_idle_options,
 )
-from refinenet.io.console import is_first_process, say
+from refinenet.io.console import is_first_process, print_note, say
 
 if TYPE_CHECKING:
     from refinenet.evaluation.metric_tables import By
@@ -168,6 +168,7 @@ def evaluate(
         default_model_notice(context, model)()
     if table is not None and is_first_process():
         _write_table(result, table, table_by)
+        print_note(f"Wrote {table}.", enabled=not as_json)
     if as_json:
         say(result.to_dict())
 

@@ -23,6 +23,7 @@ from refinenet.datasets.folder.target_files import add_targets
 from refinenet.datasets.formats import coco, labelme
 from refinenet.datasets.formats.coco_crowds import CrowdReport
 from refinenet.datasets.formats.invalid_labels import InvalidLabels
+from refinenet.datasets.formats.lookup import CLASSES_FILE
 from refinenet.io.band_images import ARRAY_SUFFIX, read_samples
 from refinenet.io.image_files import has_suffix, list_files
 from refinenet.io.images import decode
@@ -232,7 +233,7 @@ def _open_coco(
     path, files = layout.annotations[split], layout.splits[split]
     instances = coco.open_instances(path, crowds=layout.crowds, leave_out_invalid=leave_out_invalid)
     if label_set is not None:
-        instances = instances.with_classes(label_set)
+        instances = instances.with_classes(label_set, layout.classes_file or CLASSES_FILE)
     found, missing = match_images(path, layout.root, files.images, instances.file_names, _parts(layout, split))
     if missing is not None and not (found and leave_out_invalid):
         raise FileNotFoundError(missing.text)

@@ -55,7 +55,8 @@ def read_or_translate(
     cached = None if folder is None else read_cached(folder, "the network is translated again")
     if cached is not None:
         return Graph(cached)
-    print_note(f"Translating the network for {title}, once" + ("." if root is None else "; the result is cached."))
+    kept = "" if root is None else " The result is kept for later runs."
+    print_note(f"Preparing the network for {title}, which takes some seconds.{kept}")
     fused = without_changes_in_place(fuse(network))
     try:
         graph = translate(fused)
