@@ -11,7 +11,7 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
-from reference_pages import write_pages  # noqa: E402 - found by the path above
+from reference_pages import link_pages, write_pages  # noqa: E402 - found by the path above
 
 from refinenet import __version__  # noqa: E402 - found by the path above
 
@@ -26,7 +26,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
 ]
-exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "**.ipynb_checkpoints", "reference.md"]  # the last stands for pages that are generated
 smartquotes = False  # options begin with two hyphens
 
 myst_enable_extensions = ["deflist", "colon_fence", "attrs_inline"]
@@ -63,6 +63,10 @@ def _write_reference(app: Any) -> None:
     write_pages(HERE / "reference")
 
 
+def _link_reference(_app: Any, _page: str, source: list[str]) -> None:
+    source[0] = link_pages(source[0])
+
+
 def _mark_code(_app: Any, _what: str, _name: str, _obj: object, _options: object, lines: list[str]) -> None:
     """Turn `code` of docstrings into reStructuredText's ``code``, also where letters follow, as in `Metric`s."""
     lines[:] = [re.sub(r"(?<!`)`([^`]+)`(?!`)(?=(\w?))", _double, line) for line in lines]
@@ -75,4 +79,5 @@ def _double(found: re.Match[str]) -> str:
 def setup(app: Any) -> None:
     """Generate the reference before the pages are read."""
     app.connect("builder-inited", _write_reference)
+    app.connect("source-read", _link_reference)
     app.connect("autodoc-process-docstring", _mark_code, priority=400)  # before napoleon, which writes roles

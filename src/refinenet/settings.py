@@ -14,7 +14,7 @@ from __future__ import annotations
 import ast
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from itertools import pairwise
@@ -88,6 +88,8 @@ class Settings:
 
     _title: ClassVar[str] = "settings"
     """Name of the settings in messages."""
+    _listing: ClassVar[str] = ""
+    """Command that lists the settings, for messages about unknown ones; without one, the message lists them."""
 
     def __post_init__(self) -> None:
         problems = self.problems()
@@ -129,10 +131,25 @@ class Settings:
         known = sorted(field.name for field in fields(cls))
         unknown = sorted(set(values) - set(known))
         if unknown:
-            near = [match for name in unknown for match in get_close_matches(name, known, n=1)]
-            hint = f" Did you mean {', '.join(near)}?" if near else ""
-            raise ValueError(f"Unknown {cls._title}: {', '.join(unknown)}.{hint} Known are {', '.join(known)}.")
+            rest = f"`{cls._listing}` lists them all." if cls._listing else f"Known are {', '.join(known)}."
+            raise ValueError(f"Unknown {cls._title}: {', '.join(unknown)}.{hint_at(unknown, known)} {rest}")
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def find_near(name: str, known: Sequence[str]) -> list[str]:
+    """Return the known names that a user may have meant, at most three: misspelt, abbreviated ("lr") or in part."""
+    plain = name.casefold().replace("-", "_")
+    folded = {each.casefold().replace("-", "_"): each for each in known}
+    close = get_close_matches(plain, folded, n=1, cutoff=0.75)
+    close = close or [each for each in folded if "".join(word[:1] for word in each.split("_")) == plain]
+    close = close or [each for each in folded if len(plain) > 2 and plain in each]
+    return [folded[each] for each in (close or get_close_matches(plain, folded, n=1))[:3]]
+
+
+def hint_at(names: Iterable[str], known: Sequence[str]) -> str:
+    """Return the question " Did you mean ...?" with known names that a user may have meant; empty if there is none."""
+    near = dict.fromkeys(match for name in names for match in find_near(name, known))
+    return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
 @dataclass(frozen=True, kw_only=True)

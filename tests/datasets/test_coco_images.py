@@ -106,7 +106,7 @@ def test_images_without_an_entry_are_warned_of(tmp_path: Path) -> None:
     draw(tmp_path, [*NAMES, "new.png"])
     (finding,) = find_all(tmp_path).values()
     assert (finding.kind, finding.stops, finding.examples) == ("image-unlisted", False, ("images/new.png",))
-    assert "They are not used." in finding.meaning
+    assert "It is not used." in finding.meaning
 
 
 def test_an_image_of_another_split_is_not_unlisted(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -152,14 +153,16 @@ def test_the_sums_add_up(mended: Mended, capsys: pytest.CaptureFixture[str]) -> 
     values = changes.to_dict()
     left_out = [sample for sample in values["samples"] if "left_out" in sample]
     assert len(values["samples"]) == len(left_out) + sum(changes.written.values())
-    assert values["sums"]["sample left out"] == len(left_out)
-    assert values["sums"]["file without partner left out"] == len(values["left_out_files"]) == 4
+    assert values["sums"]["left out: an image with its label"] == len(left_out)
+    reasons = Counter(f"left out: {reason}" for reason in values["left_out_files"].values())
+    assert {name: values["sums"][name] for name in reasons} == reasons
+    assert len(values["left_out_files"]) == 4
     written = json.loads((out / "changes.json").read_text("utf-8"))
     assert json.loads(json.dumps(values)) == {**written, "out": str(out)}
     changes.print()
     printed = capsys.readouterr().out
     assert f"train {changes.written['train']}, val {changes.written['val']}" in printed
-    assert "sample left out" in printed
+    assert "left out: an image with its label" in printed
 
 
 @pytest.mark.parametrize("planned", FIXABLE, ids=lambda planned: planned.name)

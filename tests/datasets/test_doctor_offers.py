@@ -51,7 +51,7 @@ def test_a_split_that_would_lose_all_is_no_reason_to_offer_a_copy(tmp_path: Path
         Spot(tmp_path / "mine", "val", stem).mask.write_bytes(b"")
     report = doctor.check(tmp_path / "mine", workers=0)
     assert report.to_dict()["fix_command"] is None
-    assert report.findings[0].advice == "Get new copies of the files, or remove both image and mask."
+    assert report.findings[0].advice == "Get new copies of the files, or remove both image and label."
     with pytest.raises(ValueError, match=r"(?s)No sample would be left in val.*Get\s+new\s+copies"):
         doctor.fix(tmp_path / "mine", tmp_path / "copy", workers=0)
 

@@ -138,7 +138,7 @@ def test_where_sizes_prove_nothing_the_copy_has_what_training_reads(
     draw_set(tmp_path / "mine", write, orientation, draw_picture(size, 99), size)
     findings = {one.kind: one for one in doctor.check(tmp_path / "mine", workers=0).findings}
     assert any("turned.JPG" in name for name in findings["exif-turned"].examples)
-    assert "Look at a few of them" in findings["exif-turned"].advice
+    assert "Compare image and label" in findings["exif-turned"].advice
     doctor.fix(tmp_path / "mine", tmp_path / "copy", workers=0)
     entry, image, mask = read_turned(tmp_path / "copy")
     assert entry["mask_changes"] == []

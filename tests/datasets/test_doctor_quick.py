@@ -67,7 +67,7 @@ def test_a_quick_check_says_of_a_class_that_it_saw_none_of_it_in_so_many_masks(t
     draw_folder(tmp_path, 300, (16, 12), classes=NAMES.replace("]", ", sky]"))
     (finding,) = doctor.check(tmp_path, quick=True, workers=0).findings
     assert (finding.kind, finding.stops, finding.examples) == ("class-unseen", False, ("sky",))
-    assert "do not occur in the 160 masks checked: sky." in finding.text()
+    assert "sky does not occur in the 160 images checked." in finding.text()
     (whole,) = doctor.check(tmp_path, workers=0).findings
     assert (whole.kind, whole.examples) == ("class-absent", ("sky",))
 

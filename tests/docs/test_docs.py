@@ -19,11 +19,13 @@ import numpy as np
 import pytest
 import typer
 from PIL import Image
-from reference_pages import reference_pages
+from reference_pages import link_pages, reference_pages
+from small_runs import SETTINGS, new_network, write_pictures
 
 from refinenet.cli import app
 from refinenet.evaluation.metrics import RULES
 from refinenet.evaluation.metrics.targets import TARGET_METRICS
+from refinenet.labelling import find_label_errors, rank_images
 from refinenet.training import TrainConfig, recipe_descriptions
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -108,7 +110,9 @@ def test_links_within_the_documentation_resolve(reference: dict[str, str]) -> No
     pages = {path: path.read_text("utf-8") for path in (*WRITTEN, *OF_THE_REPOSITORY)}
     pages |= {path: read_notebook(path) for path in NOTEBOOKS}
     pages |= {DOCS / "reference" / f"{name}.md": text for name, text in reference.items()}
+    del pages[DOCS / "reference.md"]
     for path, text in pages.items():
+        text = link_pages(text)
         prose = re.sub(r"```.*?```|(?<!})`[^`]*`", "", text, flags=re.DOTALL)
         downloads = re.findall(r"{nb-download}`[^`<]*<([^>]+)>`", text)
         for link in re.findall(r"\]\(([^)\s]+)\)", prose) + downloads:
@@ -130,7 +134,68 @@ def test_the_security_policy_names_tests_that_exist() -> None:
 def test_every_page_is_in_the_contents() -> None:
     listed = {line.strip() for line in (DOCS / "index.md").read_text("utf-8").splitlines()}
     pages = {str(path.relative_to(DOCS).with_suffix("")) for path in (*WRITTEN, *NOTEBOOKS)}
-    assert pages - listed == {"index"}
+    assert pages - listed == {"index", "reference"}
+
+
+def test_a_clone_has_what_its_pages_link_to(reference: dict[str, str]) -> None:
+    """The reference is generated, so links lead to a page that names its pages, and what prints the same."""
+    texts = {path: path.read_text("utf-8") for path in (*WRITTEN, *OF_THE_REPOSITORY)}
+    texts |= {path: read_notebook(path) for path in NOTEBOOKS}
+    assert not [path for path, text in texts.items() if re.search(r"\]\([^)]*reference/[a-z-]*(\.md)?[#)]", text)]
+    page = texts[DOCS / "reference.md"]
+    assert {name for name in reference if f"`{name}.md`" in page} >= reference.keys() - {
+        "index",
+        *(name for name in reference if name.startswith("api-")),
+    }
+    shown = [shlex.split(line)[1:] for line in re.findall(r"`(refinenet [a-z -]+)`", page)]
+    assert all(
+        " ".join(words[: 1 + (words[0] == "data")]) in COMMANDS for words in shown if not words[0].startswith("-")
+    )
+
+
+COLUMNS = {
+    "how-to/read-results.md": 4,
+    "formats.md": 1,
+    "how-to/choose-what-to-label.md": 1,
+    "how-to/find-label-errors.md": 1,
+}
+"""Number of tables of columns on each page."""
+
+
+def documented_columns(page: str) -> list[list[str]]:
+    """Return the columns that each table on a page documents."""
+    tables = re.findall(
+        r"^\| column \| content \|\n\|---\|---\|\n((?:\|.*\n)+)", (DOCS / page).read_text("utf-8"), re.M
+    )
+    found = [re.findall(r"^\| `([^`]+)` \|", rows, re.M) for rows in tables]
+    assert len(found) == COLUMNS[page]
+    return found
+
+
+def test_every_column_that_is_written_is_documented(tmp_path: Path) -> None:
+    r = new_network()
+    r.train(write_pictures(tmp_path / "mine"), output=tmp_path / "run", check=False, progress=False, **SETTINGS)
+    images = tmp_path / "mine" / "images" / "val"
+    r.deploy_files(images, tmp_path / "out", table=tmp_path / "areas.csv", progress=False)
+    found = r.eval(tmp_path / "mine", progress=False, check=False)
+    written = [header(tmp_path / "areas.csv")]
+    written += [list(found.to_frame(by).columns) for by in ("class", "image", "image_class")]
+    assert documented_columns("how-to/read-results.md") == written
+    names = [f"val_iou/{name}" for name in ("one", "two", "three")]
+    (log,) = documented_columns("formats.md")
+    assert [*log[:-1], *names] == header(tmp_path / "run" / "log.csv")
+    assert log[-1] == "val_iou/NAME"
+    rank_images(r, [str(images)], tmp_path / "todo", count=1, progress=False)
+    assert documented_columns("how-to/choose-what-to-label.md") == [header(tmp_path / "todo" / "todo.csv")]
+    find_label_errors(
+        tmp_path / "mine", tmp_path / "suspects", models=[str(tmp_path / "run")], unseen=True, progress=False
+    )
+    assert documented_columns("how-to/find-label-errors.md") == [header(tmp_path / "suspects" / "suspects.csv")]
+
+
+def header(path: Path) -> list[str]:
+    """Return the columns of a table."""
+    return path.read_text("utf-8").splitlines()[0].split(",")
 
 
 @pytest.mark.parametrize(("page", "text"), list(blocks("python")))

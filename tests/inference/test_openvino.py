@@ -75,7 +75,7 @@ def test_a_changed_weight_is_seen_and_a_cache_that_cannot_be_written_is_no_error
             bias.mul_(-2)
     assert difference(backend, (1, 3, 20, 20)) < 1e-4
     told = capsys.readouterr().err
-    assert "Translating the network" in told
+    assert "Preparing the network" in told
     assert "cannot be cached" in told
 
 
@@ -95,7 +95,10 @@ def test_the_next_process_finds_it_and_a_damaged_one_is_made_anew(
 
     monkeypatch.setenv("REFINENET_CACHE", str(tmp_path))
     assert read() == dict(good.files)
-    assert "Translating the network for OpenVINO, once; the result is cached." in capsys.readouterr().err
+    assert (
+        "Preparing the network for OpenVINO, which takes some seconds. The result is kept for later runs."
+        in capsys.readouterr().err
+    )
     assert read() == dict(good.files)
     assert difference(TranslatedBackend(narrow_network(), "openvino"), (1, 3, 9, 9)) < 1e-4
     assert capsys.readouterr().err == ""

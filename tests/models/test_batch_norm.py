@@ -14,7 +14,8 @@ from timm.layers import BatchNormAct2d, SplitBatchNorm2d
 from torch import Tensor, distributed, nn
 
 from refinenet.models.architecture import Architecture
-from refinenet.models.batch_norm import BatchNormConfig, BatchNormMode, apply_batch_norm
+from refinenet.models.batch_norm import apply_batch_norm
+from refinenet.models.batch_norm_config import BatchNormConfig, BatchNormMode
 from refinenet.models.network import Network
 
 ENCODERS = ["mobilenetv2_050", "resnet18"]  # with timm's batch norm that holds an activation, and with PyTorch's

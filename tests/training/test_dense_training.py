@@ -23,7 +23,8 @@ from refinenet.evaluation.results import read_results
 from refinenet.outputs import read_outputs
 from refinenet.training.config import TrainConfig
 from refinenet.training.losses import LossConfig, Objective
-from refinenet.training.losses.dense_objective import DenseObjective, OutputLossConfig, choose_losses
+from refinenet.training.losses.dense_objective import DenseObjective, choose_losses
+from refinenet.training.losses.output_config import OutputLossConfig
 from refinenet.training.records.recipes import read_recipe
 
 OUTPUTS = "classes,depth:0.5:300,normals"

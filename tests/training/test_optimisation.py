@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from refinenet.training.optimisation import OptimiserConfig, build_optimiser, choose_precision
+from refinenet.training.optimisation import build_optimiser, choose_precision
+from refinenet.training.optimiser_config import OptimiserConfig
 
 
 class SmallNetwork(nn.Module):

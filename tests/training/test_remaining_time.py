@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from refinenet.training.engine.remaining_time import RunClock, in_words
+from refinenet.io.console import in_words
+from refinenet.training.engine.remaining_time import RunClock
 
 STEP, VALIDATION, STEPS = 2.0, 30.0, 10
 
@@ -28,6 +29,19 @@ def test_the_rest_of_a_steady_run_is_predicted(epochs: int, every: int) -> None:
         assert (left.validation is None) == (epoch < measured[0])
     assert left is not None
     assert left.seconds == 0
+
+
+def test_a_resumed_run_begins_with_the_time_of_its_steps_before() -> None:
+    clock = RunClock(4, STEPS, 1, earlier_step=3.0)
+    left = clock.remaining(2, 6)
+    assert left is not None
+    assert left.summarise() == "42 s left plus validation"  # 14 of 40 steps
+    assert clock.advise(2) is None
+    for _ in range(5):
+        clock.add_step(STEP)
+    left = clock.remaining(3, 1)
+    assert left is not None
+    assert left.training == STEP * 9  # by its own steps, as soon as there are enough
 
 
 def test_slow_validation_is_reported_once_with_what_to_set() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from refinenet.training.optimisation import ScheduleConfig, rate_factor
+from refinenet.training.schedule import ScheduleConfig, rate_factor
 
 STEPS, STEPS_PER_EPOCH = 120, 12
 

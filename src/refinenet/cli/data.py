@@ -8,7 +8,7 @@ import typer
 
 from refinenet.cli.examples import epilog
 from refinenet.cli.options import AsJson, Root
-from refinenet.io.console import say
+from refinenet.io.console import print_note, say
 
 if TYPE_CHECKING:
     from refinenet.datasets.preparation import PrepareReport
@@ -75,7 +75,7 @@ def prepare(
 
 
 def _print_prepared(report: "PrepareReport") -> None:
-    from refinenet.io.console import print_note, print_table
+    from refinenet.io.console import print_table
 
     rows = [[s.split, "-" if s.images is None else f"{s.images:,}", s.note] for s in report.splits]
     print_table(f"{report.name} in {report.root}", ["split", "images", ""], rows)
@@ -106,6 +106,7 @@ def info(
         found.print()
     if sheet is not None:  # last, since the tables are of use even where a sheet cannot be drawn
         write_contact_sheet(sheet, source, root=root, split=split, count=count, info=found, workers=workers)
+        print_note(f"Wrote {sheet}.", enabled=not as_json)
 
 
 @app.command(epilog=epilog("data check"))
@@ -117,7 +118,10 @@ def check(
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a dataset for errors before training. Exit code 1 if training would fail."""
+    """Check a dataset for errors before training.
+
+    Exit code 0: training can start, or, with --fix, it can on the copy; 1: it would fail. Warnings do not count.
+    """
     from refinenet.datasets import doctor
 
     if fix is not None:
@@ -131,8 +135,11 @@ def check(
         if fix is not None:
             changes = doctor.fix(examination, fix, workers=workers, progress=not as_json)
             values["changes"] = changes.to_dict()
+            report = doctor.check(fix, quick=True, workers=workers, progress=not as_json)
+            values["copy"] = report.to_dict()
             if not as_json:
                 changes.print()
+                say(report.text() or f"Training can start on {fix}.")
     finally:  # the report is of use even where the copy fails
         if as_json:
             say(values)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from refinenet.cli.deploy_runs import Request, deploy_video, deploy_with_ray
+from refinenet.cli.deploy_runs import Request, deploy_video, deploy_with_ray, refuse_rendering
 from refinenet.cli.image_reports import ImageReport, json_lines_to
 from refinenet.cli.options import (
     MACHINE,
@@ -34,7 +34,7 @@ from refinenet.cli.options import (
     refuse_idle_options,
 )
 from refinenet.inference.output_kinds import OUTPUT_KINDS, POLYGONS, is_of_values
-from refinenet.io.console import check_output
+from refinenet.io.console import check_output, print_note
 from refinenet.outputs import CLASSES
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from refinenet.deployment.file_results import FileResult
     from refinenet.deployment.inputs import JobList
     from refinenet.deployment.large_images import Windows
+    from refinenet.models.model_card import ModelCard
 
 
 class Mode(Flag):
@@ -324,7 +325,7 @@ def deploy(
     if _has_video(images):
         _refuse_others(context, Mode.VIDEO, "IMAGES", "A video is segmented frame by frame")
         chosen: dict[str, Any] = {"abstain_below": abstain_below, "display": display, "steady": steady}
-        deploy_video(request, overwrite=overwrite, **chosen, **rendering)
+        deploy_video(request, rendering, overwrite=overwrite, **chosen)
         return
     _check_lines(json_lines)
     if table is not None:
@@ -339,7 +340,16 @@ def deploy(
         _refuse_others(context, Mode.STDIN, "IMAGES", "Standard input is read as one image")
     windows = _read_windows(window, overlap)
     options = {"windows": windows, "max_latency_ms": max_latency, "abstain_below": abstain_below}
-    _deploy_files(request, json_lines, table, recursive=recursive, overwrite=overwrite, **options, **reading)
+    _deploy_files(
+        request,
+        json_lines,
+        table,
+        recursive=recursive,
+        overwrite=overwrite,
+        rendering=rendering,
+        **options,
+        **bands_and_range,
+    )
 
 
 def _refuse_others(context: typer.Context, mode: Mode, beside: str, why: str) -> None:
@@ -353,14 +363,21 @@ def _has_video(sources: Sequence[str]) -> bool:
 
 
 def _deploy_files(
-    request: Request, json_lines: str | None, table: str | None, *, recursive: bool, overwrite: bool, **options: Any
+    request: Request,
+    json_lines: str | None,
+    table: str | None,
+    *,
+    recursive: bool,
+    overwrite: bool,
+    rendering: Mapping[str, Any],
+    **options: Any,
 ) -> None:
     """Segment image files, report each, and count failures; `options` are those of `RefineNet.deploy_work`."""
     from refinenet.deployment.files import take_all
 
     as_json = request.as_json
     content = sys.stdin.buffer.read() if request.images == [STANDARD] else None
-    work, network = _open(request, recursive, content)
+    work, network = _open(request, recursive, content, rendering, overwrite)
     areas = None if table is None else network.open_table(table)
     count = len(work.items)
     report = ImageReport(is_silent=as_json or json_lines == STANDARD, collects=as_json)
@@ -377,36 +394,45 @@ def _deploy_files(
                 areas.add(result)
 
         options["measures_areas"] = areas is not None
-        results = network.deploy_work(work, overwrite, progress=not as_json, **options)
+        results = network.deploy_work(work, overwrite, progress=not as_json, **options, **rendering)
         take_all(results, count, take, progress=not as_json)
-    if areas is not None:
-        areas.write()
+    written = [] if json_lines in (None, STANDARD) else [json_lines]
+    written += [] if areas is None else [str(areas.write())]
     request.announce()
+    for path in written:
+        print_note(f"Wrote {path}.", enabled=not as_json)
     report.finish(count)
 
 
-def _open(request: Request, recursive: bool, content: bytes | None) -> "tuple[JobList, RefineNet]":
-    """Plan the jobs and open the network, which comes second: the plan may fail without it."""
-    from refinenet.inference.values.subject import usual_kind
+def _open(
+    request: Request, recursive: bool, content: bytes | None, rendering: Mapping[str, Any], overwrite: bool
+) -> "tuple[JobList, RefineNet]":
+    """Plan the jobs, check them by the model's header, and open the network, which takes seconds, last."""
+    from refinenet.deployment.files import check_work
+    from refinenet.inference.values.subject import RenderOptions, usual_kind
     from refinenet.io.band_images import ARRAY_SUFFIX
 
-    work = _plan(request, recursive, content)
+    card = request.read_card()
+    work = _plan(request, recursive, content, card)
+    if card is not None:
+        check_work(work, card, RenderOptions.from_dict(rendering), overwrite=overwrite)
+        return work, request.open_network()
     network = request.open_network()
     may_have_bands = any(item.parts or item.source.suffix.lower() == ARRAY_SUFFIX for item in work.items)
     if may_have_bands or (not request.kinds and usual_kind(network.outputs) is not None):
-        work = _plan(request, recursive, content, network)
+        work = _plan(request, recursive, content, network.card)
     return work, network
 
 
-def _plan(request: Request, recursive: bool, content: bytes | None, network: "RefineNet | None" = None) -> "JobList":
-    """Plan the jobs; the network says what is written if the user chooses nothing, and whether arrays are images."""
+def _plan(request: Request, recursive: bool, content: bytes | None, card: "ModelCard | None") -> "JobList":
+    """Plan the jobs; the model says what is written if the user chooses nothing, and whether arrays are images."""
     from refinenet.deployment.inputs import plan_bytes, plan_work
 
     output, kinds = request.output, request.kinds
-    outputs = (CLASSES,) if network is None else network.outputs
+    outputs = (CLASSES,) if card is None else card.architecture.outputs
     if content is not None:
         return plan_bytes(content, Path(str(output)), kinds, outputs)
-    arrays = network is None or bool(network.card.architecture.bands)
+    arrays = card is None or bool(card.architecture.bands)
     target = Path(output) if output else None
     options: dict[str, Any] = {"outputs": outputs, "arrays": arrays, "suffix": request.suffix}
     return plan_work(request.images, target, kinds, recursive=recursive, **options)
@@ -457,8 +483,13 @@ def _write_to_standard_output(request: Request, rendering: Mapping[str, Any], **
     if len(chosen) > 1:
         raise ValueError(f"Only one kind of result can be written to standard output, not {', '.join(chosen)}.")
     check_output(is_result=True)
+    kind = chosen[0] if chosen else None
+    card = request.read_card()
+    if card is not None:
+        kind = kind or usual_kind(card.architecture.outputs) or "labels"
+        refuse_rendering(card, kind, usual_suffix(kind), rendering)
     network = request.open_network()
-    kind = chosen[0] if chosen else usual_kind(network.outputs) or "labels"
+    kind = kind or usual_kind(network.outputs) or "labels"
     renderer = network.open_renderer(kind, usual_suffix(kind), **rendering)
     image = request.images[0]
     prediction = network.predict(sys.stdin.buffer.read() if image == STANDARD else image, **options)

@@ -17,6 +17,7 @@ from refinenet.outputs import CLASSES, OutputSpec
 if TYPE_CHECKING:
     from refinenet.api import RefineNet
     from refinenet.deployment.ray.journal import RayResult
+    from refinenet.models.model_card import ModelCard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,12 @@ class Request:
 
         return RefineNet(**self.network)
 
+    def read_card(self) -> ModelCard | None:
+        """Return the card of the model before it is loaded; None if only loading shows it."""
+        from refinenet.models.model_card import read_card
+
+        return read_card(self.network["model"])
+
     def single_kind(self, where: str, allows: Callable[[OutputKind], bool]) -> Kind | None:
         """Return the one kind to write, or None for the default.
 
@@ -56,6 +63,25 @@ class Request:
         if self.kinds and not (len(self.kinds) == 1 and split_kind(self.kinds[0])[0] in able):
             raise ValueError(f"{where}, --kind must be exactly one of {', '.join(able)}, not {', '.join(self.kinds)}.")
         return self.kinds[0] if self.kinds else None
+
+
+def refuse_rendering(card: ModelCard, kind: Kind, suffix: str, rendering: Mapping[str, Any]) -> None:
+    """Refuse, before a model is loaded, what its renderer of a kind would refuse.
+
+    Args:
+        card: Card of the model.
+        kind: Kind of the result.
+        suffix: Suffix of its file.
+        rendering: As for `RefineNet.deploy`.
+
+    Raises:
+        ValueError: the model cannot write the kind, or an option is invalid or has no effect.
+    """
+    from refinenet.inference.rendering import open_renderer, refuse_idle
+    from refinenet.inference.values.subject import RenderOptions
+
+    options = RenderOptions.from_dict(rendering)
+    refuse_idle(options, [open_renderer(kind, suffix, card.architecture.outputs, card.label_set, options)])
 
 
 def deploy_with_ray(request: Request, *, recursive: bool, workers: int | None, **reading: Any) -> None:
@@ -87,7 +113,7 @@ def deploy_with_ray(request: Request, *, recursive: bool, workers: int | None, *
     results: list[RayResult] = [failed(place, str(folder), problem) for place, problem in skipped.items()]
     # Ray reports dead processes on standard output, which is reserved for results.
     with redirect_stdout(sys.stderr), progress_bar(not request.as_json) as bar:
-        task = bar.add_task("segment", total=len(pairs), status="")
+        task = bar.add_task("segment", total=len(pairs), status="", unit="images")
         for result in segment_with_ray(pairs, record=folder, kind=kind, workers=workers, **settings):
             if result.error is None:
                 request.announce()
@@ -112,12 +138,15 @@ def _report_ray(results: Sequence[RayResult], folder: str | None, *, as_json: bo
         raise ValueError(f"{len(failed)} of {len(results)} images could not be segmented.")
 
 
-def deploy_video(request: Request, *, overwrite: bool, display: bool = False, **options: Any) -> None:
+def deploy_video(
+    request: Request, rendering: Mapping[str, Any], *, overwrite: bool, display: bool = False, **options: Any
+) -> None:
     """Segment one video and report what was written.
 
     Args:
         request: The video, and where its result goes; by default, for a file, `NAME_overlay.mp4` (or another kind's
             name) next to it.
+        rendering: As for `RefineNet.deploy`.
         overwrite: Whether to replace an existing video that `--output` does not name.
         display: Whether to show the frames in a window; then nothing is written by default.
         options: Other options of `RefineNet.deploy_video`.
@@ -146,10 +175,14 @@ def deploy_video(request: Request, *, overwrite: bool, display: bool = False, **
     # What fails does so before the model is loaded.
     if display:
         check_display()
-    if (target := choose_target((CLASSES,))) is None:
+    card = request.read_card()
+    outputs = (CLASSES,) if card is None else card.architecture.outputs
+    if (target := choose_target(outputs)) is None:
         find_source(video)
     else:
-        plan_output(video, target, kind)
+        plan = plan_output(video, target, kind, outputs)
+        if card is not None:
+            refuse_rendering(card, plan.kind, plan.suffix, rendering)
     model = request.open_network()
     result = model.deploy_video(
         video,
@@ -159,6 +192,7 @@ def deploy_video(request: Request, *, overwrite: bool, display: bool = False, **
         on_prediction=lambda _: request.announce(),
         display=display,
         **options,
+        **rendering,
     )
     if request.as_json:
         say({key: str(value) if isinstance(value, Path) else value for key, value in asdict(result).items()})

@@ -21,9 +21,10 @@ from refinenet.cli.options import (
     default_model_notice,
     is_given,
     read_size,
+    refuse_early,
     refuse_idle_options,
 )
-from refinenet.io.console import is_first_process, say
+from refinenet.io.console import is_first_process, print_note, say
 
 if TYPE_CHECKING:
     from refinenet.evaluation.metric_tables import By
@@ -156,6 +157,7 @@ def evaluate(
             refuse_idle_options(context, _OF_UNLABELLED, f"--split {split}", "This split has no labels to evaluate on")
         # Before the import of PyTorch and the model: wrong options are reported at once.
         chosen = _choose_protocol(protocol, scales, flip, window, overlap)
+        refuse_early("Evaluation", dataset, root, classes, split)
         from refinenet.api import RefineNet
 
         network = RefineNet(model=model, device=device, backend=backend, precision=precision)
@@ -166,6 +168,7 @@ def evaluate(
         default_model_notice(context, model)()
     if table is not None and is_first_process():
         _write_table(result, table, table_by)
+        print_note(f"Wrote {table}.", enabled=not as_json)
     if as_json:
         say(result.to_dict())
 
@@ -209,6 +212,7 @@ def calibrate(
     # Before the pass over the dataset, whose result would be lost.
     refuse_same_file(model, output)
     refuse_unwritable(output)
+    refuse_early("Calibration", dataset, root, classes, split)
     network = RefineNet(model=model, device=device)
     fitted = network.calibrate(dataset, root=root, split=split, classes=classes, progress=not as_json)
     network.save(output)

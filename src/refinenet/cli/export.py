@@ -17,6 +17,7 @@ from refinenet.cli.options import (
     Root,
     default_model_notice,
     read_size,
+    refuse_early,
     refuse_idle_options,
 )
 from refinenet.io.console import say
@@ -74,6 +75,8 @@ def export(
     if shape is not None:
         refuse_idle_options(context, {"output", "model", "shape", "as_json"}, "--shape", "An engine has one shape")
     chosen: dict[str, Any] = {"sizes": [read_size(text, "--size", "480x360") for text in size]} if size else {}
+    if dataset is not None:
+        refuse_early("An export", dataset, root, classes, split)
     from refinenet.api import RefineNet
 
     network = RefineNet(model=model, device="cpu")

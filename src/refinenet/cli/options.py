@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,6 +28,8 @@ VIDEOS = "Videos"
 INT8 = "Precision"
 VALUES = "Bands, depths and other values"
 """Titles of groups of options in the help; options without one come first."""
+
+_FOR_PYTHON = re.compile(r" \(in Python [^()]*\)")
 
 DATASET_HELP = "A dataset's name (see `refinenet data list`), or your own folder or YAML file."
 
@@ -215,6 +218,28 @@ def read_value_range(text: str | None) -> tuple[float, float] | None:
         ) from None
 
 
+def refuse_early(
+    what: str, dataset: str, root: Path | None = None, classes: str | None = None, split: str | None = None
+) -> None:
+    """Refuse what names and folders show, before PyTorch is imported and a model is loaded, which takes seconds.
+
+    Args:
+        what: The work, as the beginning of a sentence: "Training".
+        dataset: As for `refinenet.datasets.check_dataset`.
+        root: As for `check_dataset`.
+        classes: As for `check_dataset`.
+        split: As for `check_dataset`.
+
+    Raises:
+        ValueError, OSError: PyTorch is missing, or as `check_dataset`.
+    """
+    from refinenet.datasets.catalog import check_dataset
+    from refinenet.distributed.environment import require_pytorch
+
+    require_pytorch(what)
+    check_dataset(dataset, root, classes, split)
+
+
 def check_table_name(path: str | os.PathLike[str]) -> None:
     """Check that `--table` can be written, by its suffix.
 
@@ -230,8 +255,8 @@ def check_table_name(path: str | os.PathLike[str]) -> None:
 
 
 def complain(message: str) -> None:
-    """Print an error message on standard error."""
-    typer.echo(f"Error: {quote_controls(message, keep_lines=True)}", err=True)
+    """Print an error message on standard error, without what it advises for Python."""
+    typer.echo(f"Error: {quote_controls(_FOR_PYTHON.sub('', message), keep_lines=True)}", err=True)
 
 
 def is_given(context: typer.Context, name: str) -> bool:

@@ -32,14 +32,24 @@ def pretrain(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Any other field of PretrainConfig, with a JSON value: crop_size=160. May be repeated.",
+            help="Any other setting, with a JSON value: crop_size=160; --show-settings lists all. May be repeated.",
         ),
     ] = None,
+    show_settings: Annotated[
+        bool,
+        typer.Option("--show-settings", help="List all settings with default, allowed values and meaning, and exit."),
+    ] = False,
     stop_after: StopAfter = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Pretrain an encoder by image classification, for use with train --encoder-weights."""
+    if show_settings:
+        from refinenet.cli.training_lists import show_settings_of
+        from refinenet.training.pretraining.config import PretrainConfig
+
+        show_settings_of(PretrainConfig, "--set crop_size=160 --set optimiser=sgd", as_json)
+        return
     named = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
     chosen = join_settings(named, settings)
     if resume is None and (folder is None or encoder is None):

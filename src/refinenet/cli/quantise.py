@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from refinenet.cli.options import DATASET_HELP, AsJson, CalibrationSplit, ClassSet, MaxDrop, MaxRise, Root
+from refinenet.cli.options import DATASET_HELP, AsJson, CalibrationSplit, ClassSet, MaxDrop, MaxRise, Root, refuse_early
 from refinenet.io.console import say
 
 
@@ -25,10 +25,8 @@ def quantise(
     as_json: AsJson = False,
 ) -> None:
     """Add to a model file what it needs to run in int8 on any machine, without images: --precision int8."""
-    from refinenet.api import RefineNet
     from refinenet.io.files import refuse_unwritable
     from refinenet.models.model_card import BUNDLED
-    from refinenet.models.model_file import read_dtype
 
     target = Path(model) if output is None else output
     if target.suffix != ".safetensors":
@@ -38,6 +36,10 @@ def quantise(
             param_hint="MODEL" if output is None else "--output",
         )
     refuse_unwritable(target)  # before the work, which would be lost
+    refuse_early("Quantisation", dataset, root, classes, split)
+    from refinenet.api import RefineNet
+    from refinenet.models.model_file import read_dtype
+
     network = RefineNet(model=model, device="cpu", backend="pytorch")
     record = network.quantise(
         dataset,

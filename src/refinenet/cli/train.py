@@ -19,6 +19,7 @@ from refinenet.cli.options import (
     StopAfter,
     join_settings,
     read_value,
+    refuse_early,
 )
 from refinenet.io.console import say
 
@@ -197,6 +198,7 @@ def train(
         _check_continued(start, {"--resume": resume, "--stages": stages, "--recipe": recipe})
     if resume is not None and not check:
         raise typer.BadParameter("the data of a resumed run were checked when it started.", param_hint="--no-check")
+    _refuse_run(dataset or [], {"root": root, "classes": classes}, output, resume or continue_from)
     from refinenet.api import RefineNet
 
     # What a continued run changes has to fit its old settings, which are not known yet.
@@ -237,6 +239,18 @@ def _choose_start(
         TrainConfig.from_dict(settings)
     is_new = start.get("model") is None
     return {"seed": settings.get("seed", TrainConfig.seed), **start} if is_new else dict(start)
+
+
+def _refuse_run(datasets: list[str], options: Mapping[str, Any], output: Path | None, started: Path | None) -> None:
+    """Refuse a run by the names of its folders and datasets, before PyTorch is imported."""
+    from refinenet.training.records.folder import RunFolder
+
+    if started is not None:
+        RunFolder(started).refuse_missing()
+    if output is not None:
+        RunFolder(output).refuse_started()
+    for number, name in enumerate(datasets):
+        refuse_early("Training", name, **(options if number == 0 else {}))
 
 
 def _check_usage(

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from refinenet.io.console import say
-from refinenet.settings import SettingInfo, list_settings
+from refinenet.settings import SettingInfo, Settings, list_settings
 
 WIDEST = 100
 """Largest width of paragraphs, in characters."""
@@ -51,29 +51,24 @@ def _fill(text: str, indent: str) -> str:
 
 
 def show_training_settings(as_json: bool) -> None:
-    """Print all fields of `TrainConfig` with default, allowed values and meaning."""
-    from refinenet.io.console import print_table
+    """Print the settings of training with default, allowed values and meaning."""
     from refinenet.training.config import TrainConfig
 
-    settings = list(list_settings(TrainConfig))
+    show_settings_of(TrainConfig, "--set 'crop_size=[360,480]' --set optimiser=sgd", as_json)
+
+
+def show_settings_of(config: type[Settings], example: str, as_json: bool) -> None:
+    """Print all fields of a configuration with default, allowed values and meaning, and how to pass them."""
+    from refinenet.io.console import print_table
+
+    settings = list(list_settings(config))
     if as_json:
-        say(
-            [
-                {
-                    "name": s.name,
-                    "group": s.group,
-                    "default": s.default,
-                    "allowed": s.allowed,
-                    "meaning": _join_lines(s.meaning),
-                }
-                for s in settings
-            ]
-        )
+        say([_to_dict(setting) for setting in settings])
         return
     for group, members in groupby(settings, lambda setting: setting.group):
         rows = [[s.name, json.dumps(s.default), f"{_join_lines(s.meaning)} Allowed: {s.allowed}."] for s in members]
         print_table(group, ["setting", "default", "meaning"], rows, is_of_text=True)
-    say("Pass them as --set NAME=VALUE, with the value in JSON:\n  --set 'crop_size=[360,480]' --set optimiser=sgd")
+    say(f"Pass them as --set NAME=VALUE, with the value in JSON:\n  {example}")
 
 
 def _to_dict(setting: SettingInfo) -> dict[str, Any]:

@@ -47,6 +47,7 @@ __all__ = [
     "Splits",
     "TrainingSource",
     "as_sources",
+    "check_dataset",
     "choose_classes",
     "find_root",
     "find_server",
@@ -209,6 +210,29 @@ def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = N
         f"There is no dataset {name!r}: no folder has this name, and the named datasets are {', '.join(NAMES)}. "
         "A custom folder contains images/ and masks/ with matching file names; see docs/formats.md for other layouts."
     )
+
+
+def check_dataset(
+    dataset: str, root: str | os.PathLike[str] | None = None, classes: str | None = None, split: str | None = None
+) -> None:
+    """Refuse a dataset that is plainly not there, by names and folders alone: before a model is loaded for it.
+
+    Args:
+        dataset: A name, a folder or a YAML file; see `open_dataset`.
+        root: The folder of a named dataset.
+        classes: Its set of classes.
+        split: The split that is needed; by default any, of published datasets "train".
+
+    Raises:
+        ValueError: There is no such dataset, split or set of classes.
+        FileNotFoundError: Its folder is missing, or of an unknown layout.
+    """
+    source = dataset if classes is None else choose_classes(dataset, classes)
+    opened = open_dataset(source, root)
+    if isinstance(opened, FolderSplits):
+        find_layout(opened.source) if split is None else opened.find_split(split)
+    elif source in PUBLISHED and not find_root(source, root).is_dir():
+        opened(split or "train")
 
 
 def find_root(name: str, root: str | os.PathLike[str] | None = None) -> Path:

@@ -88,7 +88,7 @@ def count_classes(
     clearest, void = np.zeros(classes, np.int64), 0
     sizes: Counter[tuple[int, int]] = Counter()
     with progress_bar(progress) as bar:
-        task = bar.add_task(f"Counting {dataset.split}", total=len(chosen), status="")
+        task = bar.add_task(f"Counting {dataset.split}", total=len(chosen), status="", unit="images")
         for index, found in zip(chosen, count_each(dataset, chosen, workers=workers), strict=True):
             occurs, is_most = found.pixels > 0, found.pixels > most
             pixels += found.pixels

@@ -324,8 +324,10 @@ def _draw_legend(
     entries = [LegendEntry(colour=colours[k], name=f"{k} {names[k]}", share=int(pixels[k]) / total) for k in listed]
     if void:
         entries.append(LegendEntry(colour=None, name="no class (void)", share=void / (void + int(pixels.sum()))))
-    note = f"{len(occurring)} of {len(names)} classes occur in the {images:,} label maps counted"
-    if len(listed) < len(occurring):
-        note += f", the {len(listed)} most frequent ones are listed"
-    note += "; shares of labelled pixels (void: of all pixels)"
+    counted_in = f"{images:,} label map{'' if images == 1 else 's'}"
+    note = f"Shares of the labelled pixels in {counted_in} (void: of all pixels)"
+    if len(listed) < len(names):
+        absent, rarer = len(names) - len(occurring), len(occurring) - len(listed)
+        left_out = [f"{absent} that do not occur"] * (absent > 0) + [f"{rarer} rarer ones"] * (rarer > 0)
+        note += f"; not listed: {' and '.join(left_out)} of {len(names)} classes"
     return _draw_line(note, width, FONT_SIZE, _GREY), draw_legend(entries, width)

@@ -236,7 +236,7 @@ class _Fetcher:
             target.unlink()
 
     def _task(self, description: str) -> Callable[[int, int | None], None]:
-        task = self.bar.add_task(description, total=None, status="MB")
+        task = self.bar.add_task(description, total=None, status="MB", unit="MB")
 
         def show(done: int, size: int | None) -> None:
             total = None if size is None else max(size // 1_000_000, 1)
@@ -262,7 +262,7 @@ def _convert(
     waiting = partial(print_note, f"Another process is preparing {folder}; waiting for it.", enabled=not bar.disable)
     with only_one(folder / ".lock", waiting):
         if open_prepared(root, name, split, dataset.label_set) is None:
-            task = bar.add_task(f"converting {name} {split}", total=len(dataset), status="images")
+            task = bar.add_task(f"converting {name} {split}", total=len(dataset), status="images", unit="images")
             try:
                 write_split(root, folder, dataset, workers=workers, advance=partial(bar.advance, task))
             except ValueError as error:

@@ -12,7 +12,7 @@ from refinenet._lazy import attach
 
 if TYPE_CHECKING:
     from refinenet.deployment.file_results import FileResult
-    from refinenet.deployment.files import take_all
+    from refinenet.deployment.files import check_work, take_all
     from refinenet.deployment.image_search import FoundImage, Search, find_images
     from refinenet.deployment.inputs import JobList, plan_bytes, plan_work
     from refinenet.deployment.journal import JOURNAL_FILE, SETTINGS_FILE, file_state
@@ -47,6 +47,7 @@ __all__ = [
     "SharedModel",
     "Windows",
     "check_display",
+    "check_work",
     "choose_kinds",
     "choose_output",
     "choose_reading",

@@ -20,7 +20,15 @@ from refinenet.datasets.band_reading import open_band_reader
 from refinenet.deployment.file_results import DeployOptions, FileResult
 from refinenet.deployment.image_search import BandParts
 from refinenet.deployment.inputs import Job, JobList, skip
-from refinenet.deployment.journal import GREY, LABEL_FILES, FileState, Journal, file_state, open_journal
+from refinenet.deployment.journal import (
+    GREY,
+    LABEL_FILES,
+    FileState,
+    Journal,
+    check_settings,
+    file_state,
+    open_journal,
+)
 from refinenet.deployment.large_images import LargeSegmentation, Windows, refuse_files, segment_large
 from refinenet.deployment.latency_budget import LatencyTuner
 from refinenet.deployment.outputs import write
@@ -31,6 +39,7 @@ from refinenet.inference.output_kinds import Kind
 from refinenet.inference.prediction import Prediction
 from refinenet.inference.rendering import Renderer, open_renderer, refuse_idle
 from refinenet.inference.segmenter import Segmenter
+from refinenet.inference.values.subject import RenderOptions
 from refinenet.io.console import print_note, progress_bar
 from refinenet.io.files import refuse_same_file, refuse_to_replace, sweep_leftovers_of
 from refinenet.io.image_files import TooLargeError
@@ -40,6 +49,7 @@ from refinenet.io.raster.reader import is_installed, needs_windows
 from refinenet.io.raster.writer import TIFF_SUFFIXES
 from refinenet.io.sample_values import Decoded, Note
 from refinenet.io.signals import StopRequest
+from refinenet.models.model_card import ModelCard
 from refinenet.outputs import CLASSES
 
 
@@ -69,14 +79,42 @@ def segment_files(
     """
     assert options.max_latency_ms is None or tuner is not None
     steps = _Steps(segmenter, options, tuner, is_single=len(work.items) == 1)
-    written = {(kind, path.suffix): None for item in work.items for kind, path in item.targets.items()}
-    renderers = [steps.open_renderer(*each) for each in written]  # refuses what cannot be written before reading
-    refuse_idle(options.rendering, renderers)
+    _refuse_unwritable(work, options.rendering, steps.open_renderer)
     settings = {**(model_settings or {}), **options.to_dict(), "kinds": list(work.kinds)}
     settings |= {LABEL_FILES: GREY} if "labels" in work.kinds else {}
     if segmenter.outputs != (CLASSES,):
         settings["outputs"] = [spec.to_dict() for spec in segmenter.outputs]
     return _segment_files(steps, work, settings)
+
+
+def check_work(work: JobList, card: ModelCard, rendering: RenderOptions, *, overwrite: bool) -> None:
+    """Refuse, by the card of a model, what `segment_files` would refuse only once the model is loaded.
+
+    Args:
+        work: As for `segment_files`.
+        card: Card of the model.
+        rendering: Choices for the results.
+        overwrite: Whether to replace existing results.
+
+    Raises:
+        ValueError: the model cannot write the results, an option has no effect, or the results in the folder were made
+            by another model.
+        FileExistsError: a file is in the way.
+    """
+    outputs, label_set = card.architecture.outputs, card.label_set
+    _refuse_unwritable(work, rendering, lambda kind, suffix: open_renderer(kind, suffix, outputs, label_set, rendering))
+    if overwrite:
+        return
+    if not work.is_named:
+        refuse_to_replace(path for item in work.items for path in item.targets.values())
+    if work.folder is not None and card.weights_sha256:
+        check_settings(work.folder, {"model_sha256": card.weights_sha256, "label_set": label_set.to_dict()})
+
+
+def _refuse_unwritable(work: JobList, rendering: RenderOptions, open_one: Callable[[Kind, str], Renderer]) -> None:
+    """Refuse results that the model cannot write, and options without effect, before anything is read."""
+    written = {(kind, path.suffix): None for item in work.items for kind, path in item.targets.items()}
+    refuse_idle(rendering, [open_one(*each) for each in written])
 
 
 def _segment_files(steps: _Steps, work: JobList, settings: Mapping[str, Any]) -> Generator[FileResult]:
@@ -117,7 +155,7 @@ def take_all(
     """
     started, taken, made = time.perf_counter(), 0, 0
     with StopRequest() as interruption, progress_bar(progress and count > 1) as bar, closing(results):
-        task = bar.add_task("segmenting", total=count, status="")
+        task = bar.add_task("segmenting", total=count, status="", unit="images")
         for result in results:
             take(result)
             taken += 1

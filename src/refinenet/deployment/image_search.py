@@ -164,7 +164,7 @@ def _in_folder(folder: Path, search: Search) -> Iterator[FoundImage]:
     skipped = {name: problem for name, problem in problems.items() if own is None or not f"{name}/".startswith(own)}
     if not any(map(search.is_image, images)) and not skipped:
         deeper = not search.recursive and any(map(search.is_image, _walk(folder)[0]))
-        hint = " Its subfolders do: add --recursive (recursive=True)." if deeper else ""
+        hint = " Its subfolders do: add --recursive (in Python recursive=True)." if deeper else ""
         looked_for = ", ".join(search.suffixes)
         raise ValueError(f"{folder} holds no images (looked for {looked_for}).{hint}{_list_foreign(images, arrays)}")
     _note_arrays(str(folder), arrays)

@@ -205,7 +205,7 @@ def _find_clash(item: Job, first: Job, folder: Path) -> ValueError | None:
     if item is first:
         return None
     apart = os.path.realpath(item.source.parent) != os.path.realpath(first.source.parent)
-    advice = ", or name the folder that holds both, with --recursive (recursive=True)" if apart else ""
+    advice = ", or name the folder that holds both, with --recursive (in Python recursive=True)" if apart else ""
     return ValueError(
         f"{item.source}: its result {item.place!r} would replace that of {first.source}. "
         f"Rename all but one, or leave them out{advice}."

@@ -22,11 +22,13 @@ from refinenet.io.locks import sole_owner
 SETTINGS_FILE, JOURNAL_FILE = "deploy.json", "deploy.jsonl"
 _LOCK_FILE = ".deploy.lock"
 REPLACES = "replaces"
+_FEW_CLASSES = 4
+"""Number of classes of another model that a message names."""
 LABEL_FILES = "label_files"
 """Setting for how `labels` are stored. Folders started before it existed hold label files with a palette."""
 GREY = "grey"
 FileState = Mapping[str, int | None]
-_ADVICE = "Choose another folder, or replace the results there with --overwrite (overwrite=True)."
+_ADVICE = "Choose another folder, or replace the results there with --overwrite (in Python overwrite=True)."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,11 +206,56 @@ def _read_settings(path: Path) -> dict[str, Any] | None:
     return recorded
 
 
+def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a folder whose results were made with other settings than these, which need not be all.
+
+    Raises:
+        ValueError: They were, or the file with the settings is damaged.
+        OSError: It cannot be read.
+    """
+    recorded = _read_settings(folder / SETTINGS_FILE)
+    if recorded is not None:
+        _refuse_others(folder, recorded, json.loads(json.dumps(settings)))
+
+
 def _refuse_others(folder: Path, recorded: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     differing = [key for key in settings if recorded.get(key) != settings[key]]
     if differing:
-        changes = "; ".join(f"{key} {_shorten(recorded.get(key))}, now {_shorten(settings[key])}" for key in differing)
-        raise ValueError(f"The results in {folder} were made with other settings: {changes}. {_ADVICE}")
+        changes = " and ".join(_describe_changes(recorded, settings, differing))
+        raise ValueError(f"The results in {folder} were made with {changes}. {_ADVICE}")
+
+
+_OF_MODEL = ("model_sha256", "label_set")
+
+
+def _describe_changes(
+    recorded: Mapping[str, Any], settings: Mapping[str, Any], differing: Sequence[str]
+) -> Iterator[str]:
+    """Yield what the settings of the results in a folder differ in, in words: that of the model as one."""
+    is_other_model = any(key in _OF_MODEL for key in differing)
+    if is_other_model:
+        before, now = (_name_classes(each.get("label_set")) for each in (recorded, settings))
+        if before != now:
+            yield f"another model, for {_count_classes(before)} instead of {_count_classes(now)}"
+        else:
+            yield (
+                "another model for the same classes" if "model_sha256" in differing else "other colours of the classes"
+            )
+    for key in differing:
+        if key not in _OF_MODEL and not (is_other_model and key == "temperature"):
+            yield f"{key} {_shorten(recorded.get(key))} instead of {_shorten(settings[key])}"
+
+
+def _name_classes(label_set: object) -> list[str]:
+    """Return the names in a recorded label set; none if there are none, or the record is damaged."""
+    names = label_set.get("names") if isinstance(label_set, dict) else None
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def _count_classes(names: Sequence[str]) -> str:
+    shown = names if len(names) <= _FEW_CLASSES + 1 else names[:_FEW_CLASSES]
+    more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
+    return f"{len(names)} classes ({', '.join(shown)}{more})" if names else "no classes"
 
 
 def _read_journal(path: Path) -> dict[str, dict[str, Any]]:
@@ -256,5 +303,7 @@ def file_state(*files: Path) -> FileState:
 
 
 def _shorten(value: object, limit: int = 60) -> str:
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        value = ", ".join(value)
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= limit else text[:limit] + "..."

@@ -78,7 +78,9 @@ def _sample(segmenter: Segmenter, dataset: Dataset, progress: bool) -> Iterator[
     """Yield logits `(n, K)` and true classes `(n,)` of random pixels of each image, the same in every call."""
     share = max(1, PIXELS // max(1, len(dataset)))
     with progress_bar(progress) as bar:
-        task = bar.add_task(f"Fitting a temperature to {dataset.name} {dataset.split}", total=len(dataset), status="")
+        task = bar.add_task(
+            f"Fitting a temperature to {dataset.name} {dataset.split}", total=len(dataset), status="", unit="images"
+        )
         for index in range(len(dataset)):
             sample = dataset[index]
             labelled = np.flatnonzero(sample.labels != dataset.label_set.ignore_index)

@@ -252,7 +252,9 @@ def _share_images(
 ) -> Iterator[tuple[int, Sample]]:
     """Yield the samples of this process with their indices: the process of rank r takes images r, r + count, ..."""
     with progress_bar(progress) as bar:
-        task = bar.add_task(f"Evaluating on {dataset.name} {dataset.split}", total=len(dataset), status="")
+        task = bar.add_task(
+            f"Evaluating on {dataset.name} {dataset.split}", total=len(dataset), status="", unit="images"
+        )
         for first in range(0, len(dataset), processes.count):
             index = first + processes.rank
             if index < len(dataset):

@@ -214,9 +214,10 @@ def run_evaluation(
         evaluation.print()
     if output_file is not None and processes.is_first:
         evaluation.save(output_file)
+        print_note(f"Wrote {os.fspath(output_file)}.", enabled=shows)
     if folder is not None and processes.is_first:
         page = reports.write_report(evaluation, dataset, predictor.predict, folder)
-        print_note(f"Report: {page}", enabled=shows)
+        print_note(f"Wrote {page}.", enabled=shows)
     if submission is not None:
         print_note(submission.describe(), enabled=shows)
     return evaluation

@@ -137,7 +137,7 @@ def write_submission(segmenter: Segmenter, submission: Submission, *, progress: 
     """
     dataset = submission.dataset
     with submission.writing() as add, progress_bar(progress) as bar:
-        task = bar.add_task(f"Segmenting {dataset.name} {dataset.split}", total=len(dataset), status="")
+        task = bar.add_task(f"Segmenting {dataset.name} {dataset.split}", total=len(dataset), status="", unit="images")
         for item in dataset.items:
             add(item, segmenter.predict(dataset.read_image(item)))
             bar.advance(task)

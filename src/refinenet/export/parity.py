@@ -355,7 +355,9 @@ def compare_on_dataset(
     outputs = deployed.network.architecture.outputs
     cases, scores = [], [OutputScores(outputs, dataset, label_set) for _ in range(2)]
     with progress_bar(progress) as bar:
-        task = bar.add_task(f"Comparing on {dataset.name} {dataset.split}", total=len(dataset), status="")
+        task = bar.add_task(
+            f"Comparing on {dataset.name} {dataset.split}", total=len(dataset), status="", unit="images"
+        )
         for sample in dataset:
             images = to_images([sample.image])
             answers = run_in_pytorch(deployed, images), _run_export(run, images, sample.name)

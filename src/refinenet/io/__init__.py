@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from refinenet.io.console import (
         check_output,
         describe_error,
+        in_words,
         is_first_process,
         print_note,
         print_table,
@@ -216,6 +217,7 @@ __all__ = [
     "format_share",
     "has_suffix",
     "hatch",
+    "in_words",
     "install_extra",
     "is_first_process",
     "is_installed",

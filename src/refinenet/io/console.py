@@ -9,6 +9,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -128,23 +130,121 @@ class _WordsColumn(ProgressColumn):
         return Text(quote_controls(self._read(task)))
 
 
-def progress_bar(enabled: bool) -> Progress:
-    """Return a progress bar with count and remaining time, disabled if standard error is not a terminal.
+def _describe_status(task: Task) -> str:
+    run = task.fields.get("run")
+    return f"{task.fields['status']}{f', run {run}' if run else ''}"
 
-    Tasks have the field `status`, a short text.
+
+FIRST_LINE, LATER_LINES = 10.0, 30.0
+"""Seconds of silence before the first line of progress, and before later ones, where there is no terminal."""
+
+
+class _Silence:
+    """Time since the last line on standard error, whoever printed it: lines of progress are for silent work only."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+        self._was_long = False
+
+    def end(self) -> None:
+        """Note that a line was printed."""
+        self._since = time.monotonic()
+
+    def is_long(self, started: float) -> bool:
+        """Whether work that started at a time of `time.monotonic` has been silent for so long that a line is due."""
+        limit = LATER_LINES if self._was_long else FIRST_LINE
+        return time.monotonic() - max(self._since, started) >= limit
+
+    def break_with(self, text: str) -> None:
+        """Print a line of progress; the next ones are rarer."""
+        self._was_long = True
+        print_note(text)
+
+
+_SILENCE = _Silence()
+"""Of this process, as its standard error is one stream."""
+
+
+class LineProgress(Progress):
+    """Progress in plain lines, for a standard error that is a file or a pipe: after ten seconds, then rarely."""
+
+    def __init__(self) -> None:
+        super().__init__(console=Console(stderr=True))
+        self._starts: dict[TaskID, tuple[float, float]] = {}
+
+    def start(self) -> None:
+        """Draw nothing."""
+
+    def stop(self) -> None:
+        """Draw nothing."""
+
+    def add_task(self, description: str, *arguments: Any, **options: Any) -> TaskID:
+        """Add a task; see `progress_bar`."""
+        task = super().add_task(description, *arguments, **options)
+        self._starts[task] = time.monotonic(), self._tasks[task].completed
+        return task
+
+    def update(self, task_id: TaskID, *arguments: Any, **options: Any) -> None:
+        """Update a task, and print a line if one is due."""
+        super().update(task_id, *arguments, **options)
+        self._report(task_id)
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        """Advance a task, and print a line if one is due."""
+        super().advance(task_id, advance)
+        self._report(task_id)
+
+    def _report(self, task_id: TaskID) -> None:
+        started, _ = self._starts[task_id]
+        if not self._tasks[task_id].finished and _SILENCE.is_long(started):
+            _SILENCE.break_with(self._describe(self._tasks[task_id], *self._starts[task_id]))
+
+    def _describe(self, task: Task, started: float, completed: float) -> str:
+        """Return a line such as "Evaluating on mine val: 12 of 40 images, 0.8 images/s; 35 s left"."""
+        unit, each = task.fields.get("unit", ""), task.fields.get("each", 1)
+        total = "" if task.total is None else f" of {task.total * each:,.0f}"
+        count = f"{task.completed * each:,.0f}{total} {unit}".rstrip()
+        left, done = task.fields.get("left"), task.completed - completed
+        if left is None and task.total is not None and done > 0:
+            seconds = (time.monotonic() - started) / done * (task.total - task.completed)
+            left = f"{in_words(seconds)} left"
+        status = task.fields["status"]
+        known = count if status in ("", unit) else f"{count}, {status}"
+        return f"{task.description}: {known}{f'; {left}' if left else ''}"
+
+
+def progress_bar(enabled: bool) -> Progress:
+    """Return a progress bar with count and remaining time; lines of text if standard error is not a terminal.
+
+    Tasks have the field `status`, a short text, and may have others. On terminals, `run` is the remaining time, in
+    words, of a run that the task is a part of. In lines, `unit` names what is counted, `each` is the number of units in
+    a step, and `left` replaces the remaining time of the task.
     """
     console = Console(stderr=True)
+    if enabled and not console.is_terminal:
+        return LineProgress()
     return Progress(
         _WordsColumn(lambda task: task.description),
         BarColumn(bar_width=12),  # a line of training then fits into 80 columns
         MofNCompleteColumn(),
-        _WordsColumn(lambda task: task.fields["status"]),
+        _WordsColumn(_describe_status),
         TimeRemainingColumn(),
         TextColumn("left"),
         console=console,
-        disable=not (enabled and console.is_terminal),
+        disable=not enabled,
         transient=True,
     )
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration in words, with its two largest units: "45 s", "12 min", "3 h 20 min", "2 d 5 h"."""
+    if seconds < 59.5:
+        return f"{round(seconds)} s"
+    minutes = round(seconds / 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [f"{number} {unit}" for number, unit in ((days, "d"), (hours, "h"), (minutes, "min")) if number]
+    return " ".join(parts[:2])
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, is_of_text: bool = False) -> None:
@@ -199,6 +299,7 @@ def print_note(text: str, *, enabled: bool = True) -> None:
     """Print a line on standard error, with control characters escaped."""
     if enabled:
         Console(stderr=True).print(quote_controls(text, keep_lines=True), markup=False, highlight=False, soft_wrap=True)
+        _SILENCE.end()
 
 
 def write_command(words: Sequence[str], system: str = os.name) -> str:

@@ -349,7 +349,8 @@ def refuse_to_replace(targets: Iterable[Path]) -> None:
     existing = next((target for target in targets if os.path.lexists(target)), None)
     if existing is not None:
         raise FileExistsError(
-            f"{existing} already exists. Replace it with --overwrite (overwrite=True), or choose another --output."
+            f"{existing} already exists. Replace it with --overwrite (in Python overwrite=True), or choose another "
+            "--output."
         )
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from refinenet.io.legend import add_legend
 from refinenet.labels import LabelMap, LabelSet
-from refinenet.settings import Range, Settings
+from refinenet.settings import Range, Settings, hint_at
 
 OPACITY = 0.5
 
@@ -51,8 +51,8 @@ class OverlayStyle(Settings):
         unknown = [name for name in (*self.show, *self.hide) if name not in label_set.names]
         if unknown:
             raise ValueError(
-                f"show and hide take names of classes, and {', '.join(map(repr, unknown))} "
-                f"{'is' if len(unknown) == 1 else 'are'} not among them. The classes are {', '.join(label_set.names)}."
+                f"The model has no class {' and no class '.join(map(repr, unknown))} to show or hide."
+                f"{hint_at(unknown, label_set.names)} Its classes are {', '.join(label_set.names)}."
             )
         both = [name for name in self.show if name in self.hide]
         if both:

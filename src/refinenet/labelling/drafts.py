@@ -263,7 +263,7 @@ def convert(drafts: DraftSet, *, progress: bool = True) -> DraftSet:
     written, failed = [], dict(drafts.failed)
     writer = FORMATS[drafts.format].open_writer(drafts.files, drafts.options)
     with progress_bar(progress) as bar:
-        task = bar.add_task(f"Writing for {drafts.format}", total=len(drafts.images), status="")
+        task = bar.add_task(f"Writing for {drafts.format}", total=len(drafts.images), status="", unit="images")
         for image in drafts.images:
             try:
                 draft = drafts.read(image)

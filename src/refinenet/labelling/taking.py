@@ -191,7 +191,7 @@ class _Taking:
         matched, reasons = ImageMatcher(self._export, self._dataset, self._drafts, images).match()
         results = [TakenImage(name=item, action="left out", reason=reason) for item, reason in reasons.items()]
         with progress_bar(progress) as bar:
-            task = bar.add_task("Reading labels", total=len(matched), status="")
+            task = bar.add_task("Reading labels", total=len(matched), status="", unit="images")
             for one in matched:
                 results.append(self._stage(one))
                 bar.advance(task)

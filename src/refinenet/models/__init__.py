@@ -10,12 +10,8 @@ from refinenet._lazy import attach
 
 if TYPE_CHECKING:
     from refinenet.models.architecture import Architecture, ModelType
-    from refinenet.models.batch_norm import (
-        BatchNormConfig,
-        apply_batch_norm,
-        refuse_single_values,
-        refuse_unlearned_statistics,
-    )
+    from refinenet.models.batch_norm import apply_batch_norm, refuse_single_values, refuse_unlearned_statistics
+    from refinenet.models.batch_norm_config import BatchNormConfig
     from refinenet.models.class_mapping import check_same_classes, take_classes
     from refinenet.models.decoder import upsample
     from refinenet.models.encoders.encoder import Encoder, feature_info
@@ -54,6 +50,7 @@ if TYPE_CHECKING:
         describe_bundled,
         find_bundled,
         make_header,
+        read_card,
         read_graph_metadata,
         read_header,
     )
@@ -122,6 +119,7 @@ __all__ = [
     "pin",
     "printable",
     "push",
+    "read_card",
     "read_dtype",
     "read_graph_metadata",
     "read_header",

@@ -6,35 +6,18 @@ Shape letters: N batch, C channels; ... any further axes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
-from refinenet.settings import Settings
-
-BatchNormMode = Literal["train", "frozen_statistics", "frozen", "synchronised"]
+from refinenet.models.batch_norm_config import BatchNormConfig, BatchNormMode
 
 _COARSEST = 32
 """Stride of the coarsest feature maps: a crop of this size becomes a single value."""
 
 _ORDINARY = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchNormConfig(Settings):
-    """What batch norm does in training.
-
-    Raises:
-        ValueError: A value that is not allowed.
-    """
-
-    batch_norm: BatchNormMode = "train"
-    """"train": statistics of the batch, in each process its own. "frozen_statistics": the running statistics that the
-    network came with, factors and offsets being trained, as the papers did with their small batches. "frozen": factors
-    and offsets stay, too. "synchronised": statistics of the batches of all processes together."""
 
 
 def apply_batch_norm(network: nn.Module, config: BatchNormConfig, processes: int) -> nn.Module:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from refinenet.io.console import print_note
 from refinenet.labels import LabelSet
+from refinenet.models.file_checks import enumerate_names
 from refinenet.models.model_card import ModelCard
 from refinenet.models.network import Network
 from refinenet.outputs import OutputSpec
@@ -106,12 +107,24 @@ def take_classes(
         )
     if ours.names != theirs.names and not (ours.is_numbered() and len(ours) == len(theirs)):
         rows = _match_names(ours.names, theirs.names)
-        retained = [name for name, row in zip(theirs.names, rows, strict=True) if row is not None]
         network = network.with_classes(rows)
-        result = f"keeps {', '.join(retained)}" if retained else "is new, as no class has the same name"
-        message = f"The classifier for the {len(theirs)} classes of {dataset.name} {result}."
-        print_note(message, enabled=progress and card.weights_sha256 != "")
+        print_note(_describe_rows(theirs.names, rows), enabled=progress and card.weights_sha256 != "")
     return network, _start_card(network, card, theirs)
+
+
+def _describe_rows(names: Sequence[str], rows: Sequence[int | None]) -> str:
+    """Say which classes a classifier keeps, and which start from nothing."""
+    kept = [name for name, row in zip(names, rows, strict=True) if row is not None]
+    new = [name for name, row in zip(names, rows, strict=True) if row is None]
+    if not kept:
+        return f"No class of the model has the name of one of the dataset: all {len(new)} start from random weights."
+    text = f"The model keeps what it knows of {enumerate_names(kept)}"
+    start = "starts" if len(new) == 1 else "start"
+    return (
+        f"{text}; {enumerate_names(new)} {start} from random weights."
+        if new
+        else f"{text}: all classes of the dataset."
+    )
 
 
 def _start_card(network: Network, card: ModelCard, label_set: LabelSet) -> ModelCard:

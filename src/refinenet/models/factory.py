@@ -17,7 +17,7 @@ from refinenet.models.file_checks import is_safetensors
 from refinenet.models.hub import fetch_model, is_hub_address, pin
 from refinenet.models.importers import import_network
 from refinenet.models.importers.encoder_weights import load_encoder_weights
-from refinenet.models.model_card import BUNDLED, ModelCard, bundled_path
+from refinenet.models.model_card import BUNDLED, ModelCard, bundled_path, read_card
 from refinenet.models.model_file import load
 from refinenet.models.model_spec import (
     DOWNLOAD,
@@ -113,12 +113,11 @@ def open_model(model: str | os.PathLike[str]) -> tuple[Network, ModelCard]:
                 f"{model} is a TensorRT engine, a program, which only TensorRT runs. Pass the model file that it "
                 "was exported from, or an export to .onnx."
             )
+    if str(model) not in BUNDLED:
+        read_card(model)  # refuses missing files, and folders
     path = _local_path(model)
-    try:
-        if is_safetensors(path):
-            return load(path)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error} Bundled models: {', '.join(BUNDLED)}.") from error
+    if is_safetensors(path):
+        return load(path)
     network = import_network(path)
     return network, _nameless_card(network.architecture)
 

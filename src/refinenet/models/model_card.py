@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from refinenet._version import __version__
 from refinenet.io.sample_values import ValueRange, check_value_range
 from refinenet.labels import LabelSet
 from refinenet.models.architecture import Architecture
-from refinenet.models.file_checks import printable, refuse_doubled_keys
+from refinenet.models.file_checks import is_safetensors, printable, refuse_doubled_keys
 from refinenet.models.int8_record import Int8Record
 from refinenet.models.licences import UNSTATED
 
@@ -122,24 +123,52 @@ def hash_header(header: Mapping[str, Any], stated: str) -> str:
 
 def find_bundled(weights_sha256: str | None) -> str | None:
     """Return the name of the bundled model with the weights of a hash; None if there is none."""
-    return next((name for name in BUNDLED if _read_bundled(name).weights_sha256 == weights_sha256), None)
+    return next(
+        (name for name in BUNDLED if _read_unchecked(bundled_path(name)).weights_sha256 == weights_sha256), None
+    )
 
 
 def describe_bundled(name: str) -> str:
     """Describe a bundled model: number of classes, kind of scenes, and class names."""
-    labels = _read_bundled(name).label_set
+    labels = _read_unchecked(bundled_path(name)).label_set
     return f"{len(labels)} classes of {_DOMAINS[name]} ({', '.join(labels.names)})"
 
 
-def _read_bundled(name: str) -> ModelCard:
-    path = bundled_path(name)
+def read_card(model: str | os.PathLike[str]) -> ModelCard | None:
+    """Read the card of a bundled model or a model file in milliseconds, without its weights and without checking them.
+
+    It serves to refuse what does not fit the model before that is loaded.
+
+    Returns:
+        The card; None for models of other kinds, and for files that loading refuses.
+
+    Raises:
+        ValueError: The file is empty or too large.
+        OSError: It is missing, a folder, or not readable.
+    """
+    name = os.fspath(model)
+    if "://" in name:
+        return None
+    try:
+        if name not in BUNDLED and not is_safetensors(Path(name)):
+            return None
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} Bundled models: {', '.join(BUNDLED)}.") from error
+    try:
+        return _read_unchecked(bundled_path(name) if name in BUNDLED else Path(name))
+    except (ValueError, TypeError, RecursionError, safetensors.SafetensorError):
+        return None
+
+
+def _read_unchecked(path: Path) -> ModelCard:
+    """Read the card of a model file; its hash is checked when the model is loaded."""
     if path.is_file():
         with safetensors.safe_open(path, "numpy") as stream:
             metadata = stream.metadata() or {}
-    else:  # the small installation has its graph alone
+    else:  # the small installation has the graphs of bundled models alone
         metadata = read_graph_metadata(path.with_suffix(".xml").read_bytes())
     header = _parse_header(metadata, (UNSEALED_VERSION, *_SEALED_VERSIONS))
-    header.pop(SEAL, None)  # checked when the model is loaded
+    header.pop(SEAL, None)
     card, _ = _read_entries(header)
     return card
 

@@ -11,6 +11,7 @@ from refinenet._lazy import attach
 
 if TYPE_CHECKING:
     from refinenet.training.config import TrainConfig
+    from refinenet.training.pretraining.config import PretrainConfig
     from refinenet.training.pretraining.run import pretrain_encoder
     from refinenet.training.records.fingerprint import find_changes, take_fingerprint
     from refinenet.training.records.folder import RunFolder
@@ -23,6 +24,7 @@ else:
     __getattr__, __dir__ = attach(__name__)
 
 __all__ = [
+    "PretrainConfig",
     "RunFolder",
     "RunRecord",
     "TrainArguments",

@@ -6,13 +6,14 @@ import sys
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from refinenet.models.batch_norm import BatchNormConfig
+from refinenet.models.batch_norm_config import BatchNormConfig
 from refinenet.settings import DEFAULT_SEED, Range, Rule
 from refinenet.training.augmentation.config import AugmentationConfig
 from refinenet.training.loggers import LoggerConfig
 from refinenet.training.losses.config import LossConfig
-from refinenet.training.losses.dense_objective import OutputLossConfig
-from refinenet.training.optimisation import OptimiserConfig, ScheduleConfig
+from refinenet.training.losses.output_config import OutputLossConfig
+from refinenet.training.optimiser_config import OptimiserConfig
+from refinenet.training.schedule import ScheduleConfig
 
 Place = Literal["workers", "device"]
 Cache = Literal["none", "memory", "disk"]
@@ -35,6 +36,7 @@ class TrainConfig(
     """
 
     _title: ClassVar[str] = "training settings"
+    _listing: ClassVar[str] = "refinenet train --show-settings"
 
     epochs: Count = 50
     """Passes over the training images."""

@@ -27,7 +27,7 @@ from refinenet.models.model_file import load, save
 from refinenet.models.network import Network
 from refinenet.training.config import TrainConfig
 from refinenet.training.continuation import continue_run
-from refinenet.training.records.folder import RunFolder, folder_name, next_folder
+from refinenet.training.records.folder import STAGES, RunFolder, folder_name, next_folder
 from refinenet.training.records.recipes import merge, place_training, read_recipe
 from refinenet.training.run import TrainRun
 from refinenet.training.start import TrainArguments, check_data, describe_source, resume_run, start_run
@@ -173,8 +173,7 @@ def start_stages(
     processes = launch(network.mean.device).processes
     progress = arguments.progress and processes.is_first
     folder = Path(processes.tell(str(next_folder("stages")))) if arguments.output is None else Path(arguments.output)
-    if is_staged(folder) or RunFolder(folder).is_started:
-        raise ValueError(f"{folder} already contains a training run. Continue it with --resume {folder}.")
+    RunFolder(folder).refuse_started()
     # The first stage comes last, because it starts at once: its messages belong with the run.
     for stage in [*stages[1:], stages[0]]:
         if arguments.check and processes.is_first:
@@ -200,7 +199,7 @@ def _with_located_teacher(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_staged(folder: Path) -> bool:
     """Whether a folder holds a multi-stage training."""
-    return (folder / "stages.json").exists()
+    return (folder / STAGES).exists()
 
 
 def resume_runs(folder: Path, device: torch.device, arguments: TrainArguments) -> Iterable[TrainRun]:

@@ -21,7 +21,8 @@ from refinenet.models.network import Network
 from refinenet.outputs import CLASS_KIND, OutputSpec, class_output, has_only_classes
 from refinenet.training.config import TrainConfig
 from refinenet.training.losses import LossConfig, Objective
-from refinenet.training.losses.dense_objective import DenseObjective, OutputLossConfig, choose_losses
+from refinenet.training.losses.dense_objective import DenseObjective, choose_losses
+from refinenet.training.losses.output_config import OutputLossConfig
 
 _OUTPUT_SETTINGS = (*(field.name for field in fields(OutputLossConfig)), "fill_missing")
 """Settings for networks with other outputs than classes."""

@@ -51,7 +51,7 @@ def next_images(
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Choose the images whose labels would teach a model most.
+    """Choose the images to label next: those whose labels should improve a model most.
 
     Writes todo.csv and todo.json (the images with the reasons), todo.txt (for other commands: @todo/todo.txt),
     sheet.jpg (why), and drafts/ (what the model predicts, for an annotation tool). A stopped run continues.

@@ -23,7 +23,7 @@ from refinenet.datasets.doctor.split_rules import Repeated, judge_classes, judge
 from refinenet.datasets.doctor.targets.rules import judge_targets
 from refinenet.datasets.doctor.value_matching import Codes, can_snap, fit
 from refinenet.datasets.folder.classes_file import MaskEncoding
-from refinenet.datasets.formats.lookup import pack_colours, split_palette
+from refinenet.datasets.formats.lookup import is_background, pack_colours, split_palette
 from refinenet.io.console import progress_bar
 from refinenet.io.parallel import map_safely
 
@@ -200,7 +200,7 @@ def _read(source: Source, pairs: Sequence[Pair], workers: int | None, progress: 
     found: list[Facts] = []
     palettes: dict[bytes, bytes] = {}
     with progress_bar(progress) as bar:
-        task = bar.add_task("Checking", total=len(pairs), status="")
+        task = bar.add_task("Checking", total=len(pairs), status="", unit="images")
         for pair, facts in zip(pairs, map_safely(source.reading.read, pairs, workers=workers), strict=True):
             found.append(_share(facts, pair, palettes) if facts else Facts(pair, None, None))
             bar.advance(task)
@@ -241,6 +241,7 @@ def _judge(source: Source, facts: list[Facts], quick: bool) -> Examination:
         others=source.others,
         images=source.listing.splits,
         classes=() if encoding is None else encoding.label_set.names,
+        remark=source.remark,
         checked=len(facts),
         is_quick=quick,
         is_fixable=is_fixable,
@@ -258,7 +259,16 @@ def _judge_classes(
     is_sure = not any(finding.kind in _UNSURE and 20 * finding.count > len(facts) for finding in findings)
     is_whole = len(facts) == len(source.listing.pairs)
     classes = judge_classes(facts, encoding, source.root, source.resplit, is_whole=is_whole)
+    if source.added_background:
+        classes = [_explain_background(finding) for finding in classes]
     return [finding for finding in classes if is_sure or not finding.kind.startswith("class-")]
+
+
+def _explain_background(finding: Finding) -> Finding:
+    """Say of a class that nobody has named, and that does not occur, why it is there."""
+    if finding.kind != "class-absent" or not all(map(is_background, finding.examples)):
+        return finding
+    return replace(finding, advice="It is there for pixels outside all shapes, and there are none.")
 
 
 def _judge_repetitions(source: Source, facts: Sequence[Facts], quick: bool) -> Repeated:

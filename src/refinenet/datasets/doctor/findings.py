@@ -12,6 +12,8 @@ from refinenet.datasets.doctor.targets.kinds import TARGET_KINDS
 
 MAX_EXAMPLES = 5
 
+_NUMBER = re.compile(r"<([^<>|]*)\|([^<>|]*)>")
+
 _FIX_CLAUSE = re.compile(r"(; |\s*Or: | )?`--fix OUT` writes a copy (\([^)]*\)|[^.(])*\.")
 
 
@@ -38,7 +40,7 @@ class Finding:
         """Return kind, count and examples on one line; then meaning and advice, with any lines for a classes.yaml."""
         more = self.count - len(self.examples)
         examples = ", ".join(self.examples) + (f" and {more} more" if more > 0 else "")
-        return f"{self.kind}: {self.count} ({examples})\n{self.meaning} {self.advice}"
+        return f"{self.kind}: {self.count} ({examples})\n{self.meaning} {self.advice}".rstrip()
 
     def without_fix(self) -> Finding:
         """Return the finding without the advice to write a repaired copy, for when none can be written."""
@@ -54,6 +56,11 @@ KINDS: Mapping[str, Kind] = {**IMAGE_KINDS, **TARGET_KINDS, **BAND_KINDS}
 """Every kind of finding, in the order of the report."""
 
 
+def _choose_words(text: str, count: int) -> str:
+    """Choose between <words for several|words for one>."""
+    return _NUMBER.sub(lambda found: found[2 if count == 1 else 1], text)
+
+
 def find(kind: str, names: Sequence[str], *, fixable: bool | None = None, **words: object) -> Finding:
     """Make a finding of a kind about `names`; `words` fill the placeholders of its texts."""
     known = KINDS[kind]
@@ -62,7 +69,7 @@ def find(kind: str, names: Sequence[str], *, fixable: bool | None = None, **word
         stops=known.stops,
         count=len(names),
         examples=tuple(names[:MAX_EXAMPLES]),
-        meaning=known.meaning.format(**words).strip(),
-        advice=known.advice.format(**words).strip(),
+        meaning=_choose_words(known.meaning, len(names)).format(**words).strip(),
+        advice=_choose_words(known.advice, len(names)).format(**words).strip(),
         fixable=known.fixable if fixable is None else fixable,
     )

@@ -243,7 +243,8 @@ def _describe_strays(
         lines = advise_colours(strays, encoding, is_grey=all(mask.facts.is_grey for mask in masks))
     else:
         lines = advise_ids(strays, count_ids([mask.facts for mask in every]), encoding)
-        lines += "\nOr: `--fix OUT` writes a copy without these samples." if len(masks) < len(every) else ""
+        which = "this sample" if len(masks) == 1 else "these samples"
+        lines += f"\nOr: `--fix OUT` writes a copy without {which}." if len(masks) < len(every) else ""
     return find(kind, names, values=strays.describe(), lines=lines)
 
 

@@ -299,7 +299,7 @@ def _write_all(
     targets = make_writer(source, examination.flips, folder)
     writer = Writer(out=folder, encoding=encoding, datasets=source.reading.datasets, targets=targets)
     with progress_bar(progress) as bar:
-        task = bar.add_task("Writing", total=len(orders), status="")
+        task = bar.add_task("Writing", total=len(orders), status="", unit="images")
         for order, change in zip(orders, map_safely(writer.write, orders, workers=workers), strict=True):
             changes.append(change or Change.leave_out(order.pair, "reading it crashes the reading process"))
             bar.advance(task)

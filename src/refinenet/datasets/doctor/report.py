@@ -41,6 +41,8 @@ class Report:
     """Number of images by split."""
     classes: tuple[str, ...] = ()
     """Names of the classes; none if they are unknown, or there are none."""
+    remark: str = ""
+    """What pixels outside all shapes are, in words; empty if labels are no shapes."""
     checked: int
     """Number of samples whose files were read."""
     is_fixable: bool
@@ -51,9 +53,10 @@ class Report:
     """Findings that stop training first, then in the order of `KINDS`."""
 
     def print_warnings(self, *, enabled: bool) -> None:
-        """Print the findings as warnings, of a dataset that is used nevertheless."""
+        """Print the findings as warnings, of a dataset that is used nevertheless, and the remark."""
         for finding in self.findings:
             print_note(f"Warning: {finding.text()}", enabled=enabled)
+        print_note(self.remark, enabled=enabled and bool(self.remark))
 
     def with_errors(self, kinds: Collection[str]) -> Report:
         """Return the report with findings of these kinds as errors, for a use that they do not allow."""
@@ -79,6 +82,7 @@ class Report:
             "others": list(self.others),
             "images": dict(self.images),
             "classes": list(self.classes),
+            "remark": self.remark,
             "checked": self.checked,
             "stops_training": self.stops_training,
             "fix_command": self.fix_command if self.is_fixable else None,
@@ -102,6 +106,8 @@ class Report:
         if self.classes:
             more = len(self.classes) - _SHOWN_CLASSES
             say(f"Classes: {', '.join(self.classes[:_SHOWN_CLASSES])}{f', and {more} more' if more > 0 else ''}.")
+        if self.remark:
+            say(self.remark)
         stopping = [finding for finding in self.findings if finding.stops]
         warnings = [finding for finding in self.findings if not finding.stops]
         for title, findings in (("Errors that stop training", stopping), ("Warnings", warnings)):
@@ -124,6 +130,8 @@ class Report:
             )
         if not self.findings:
             return "Clean: no problems found."
+        if not stopping:
+            return f"Training can start; {_count(warnings, 'warning')}."
         kinds = f"{_count(stopping, 'kind')} of error that stop{'s' if stopping == 1 else ''} training"
         return f"{kinds}, {_count(warnings, 'warning')}."
 
@@ -233,11 +241,10 @@ class Changes:
             sums.update(f"mask: {_without_numbers(what)}" for what in change.mask)
             sums.update(re.sub(r": \d+ ", ": ", what) for what in change.targets)
             if change.left_out:
-                sums["sample left out"] += 1
-        if self.files:
-            sums["file without partner left out"] += len(self.files)
+                sums["left out: an image with its label"] += 1
+        sums.update(f"left out: {reason}" for reason in self.files.values())
         if self.annotations.count:
-            sums["annotation left out"] += self.annotations.count
+            sums["left out: a shape that cannot be used"] += self.annotations.count
         return sums
 
     def _describe(self, change: Change) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from refinenet.datasets.folder.layouts import Layout, find_layout, find_splits
 from refinenet.datasets.folder.target_encoding import TargetEncoding
 from refinenet.datasets.formats.coco_crowds import CrowdReport
 from refinenet.datasets.formats.invalid_labels import InvalidLabels
+from refinenet.datasets.formats.lookup import CLASSES_FILE, is_background
 from refinenet.outputs import OutputSpec
 
 
@@ -40,6 +41,10 @@ class Source:
     """Encoding of the mask values, if a file or the dataset itself defines it."""
     others: tuple[str, ...] = ()
     """What else is read of a folder, or only in training, in words."""
+    remark: str = ""
+    """What pixels outside all shapes are, in words; empty if labels are no shapes."""
+    added_background: bool = False
+    """Whether the class background is there only for these pixels: no file names the classes."""
     resplit: str
     """Advice on how to move samples to other splits."""
     is_encoding_damaged: bool = False
@@ -181,6 +186,7 @@ def _open_annotated(name: str, layout: Layout) -> Source:
     source = _with_unlisted(_with_unread(source, layout), layout)
     if source.encoding is None:  # no split opened, but the classes may be known
         source = _with_classes(source, folder)
+    source = _with_remark(source, layout)
     invalid, findings = InvalidLabels(), []
     missing: dict[str, str] = {}
     for path, found in reports.items():
@@ -198,6 +204,22 @@ def _open_annotated(name: str, layout: Layout) -> Source:
     left_out = {**source.listing.left_out, **missing}
     listing = replace(source.listing, findings=[*source.listing.findings, *findings], left_out=left_out)
     return replace(source, listing=listing, invalid=invalid)
+
+
+def _with_remark(source: Source, layout: Layout) -> Source:
+    """Say what the pixels outside all shapes are, which nobody has labelled, and how to change it."""
+    if source.encoding is None:
+        return source
+    names = source.encoding.label_set.names
+    others = [name for name in names if not is_background(name)]
+    if len(others) == len(names):
+        remark = "Pixels outside all shapes have no class (void): they are neither learned nor measured."
+        return replace(source, remark=remark)
+    remark = "Pixels outside all shapes belong to the class background."
+    if layout.classes_file is not None:
+        return replace(source, remark=remark)
+    advice = f"To leave them out instead, write into {layout.root / CLASSES_FILE}:\nnames: [{', '.join(others)}]"
+    return replace(source, remark=f"{remark} {advice}", added_background=True)
 
 
 def _with_classes(source: Source, folder: FolderSplits) -> Source:
@@ -233,7 +255,7 @@ def _find_crowds(crowds: CrowdReport, file: str) -> Finding:
 
 
 def _find_invalid(invalid: InvalidLabels) -> Finding:
-    places = [description.rpartition(": its ")[0] or description for description in invalid.described]
+    places = [": ".join(description.split(": ")[:2]) for description in invalid.described]  # file and entry
     return replace(find("labels-invalid", places, message=invalid.list_lines()), count=invalid.count)
 
 

@@ -48,7 +48,9 @@ def _find_annotated(layout: Layout, leave_out_invalid: bool) -> MaskEncoding:
     if layout.classes_file is not None:
         encoding = _read_listed(layout.classes_file)
         # Only LabelMe's files: COCO's are checked when they are opened, each once.
-        labelme.check_labels(encoding.label_set, shapes, leave_out_invalid=leave_out_invalid)
+        labelme.check_labels(
+            encoding.label_set, shapes, leave_out_invalid=leave_out_invalid, origin=layout.classes_file
+        )
         return encoding
     if folders:
         return _number(labelme.find_names(shapes, leave_out_invalid=leave_out_invalid), first)

@@ -23,6 +23,7 @@ from refinenet.datasets.folder.target_files import add_targets
 from refinenet.datasets.formats import coco, labelme
 from refinenet.datasets.formats.coco_crowds import CrowdReport
 from refinenet.datasets.formats.invalid_labels import InvalidLabels
+from refinenet.datasets.formats.lookup import CLASSES_FILE
 from refinenet.io.band_images import ARRAY_SUFFIX, read_samples
 from refinenet.io.image_files import has_suffix, list_files
 from refinenet.io.images import decode
@@ -89,13 +90,7 @@ class FolderSplits:
 
     def open_reported(self, split: str) -> tuple[Dataset, AnnotationReport]:
         """Open one split, with a report on its annotation files."""
-        layout = self.layout
-        name = split if split in layout.splits else name_split(split)
-        if name not in layout.splits:
-            raise FileNotFoundError(
-                f"{self.source} has no split {split!r}: it has {', '.join(sorted(layout.splits))} "
-                f"({layout.description})."
-            )
+        layout, name = self.layout, self.find_split(split)
         if not layout.annotations:  # of others, missing images are named first
             _refuse_one_image(layout, name)
         dataset, report = self._open(layout, name)
@@ -103,6 +98,21 @@ class FolderSplits:
         if files.unread:
             warnings.warn(files.describe_unread(), stacklevel=3)
         return add_bands(add_targets(dataset, layout, files), layout, files), report
+
+    def find_split(self, split: str) -> str:
+        """Return the name of a split in the layout; "valid" and "validation" are read as "val".
+
+        Raises:
+            FileNotFoundError: The layout is not recognised, or there is no such split.
+        """
+        layout = self.layout
+        name = split if split in layout.splits else name_split(split)
+        if name not in layout.splits:
+            raise FileNotFoundError(
+                f"{self.source} has no split {split!r}: it has {', '.join(sorted(layout.splits))} "
+                f"({layout.description})."
+            )
+        return name
 
     def _open(self, layout: Layout, name: str) -> tuple[Dataset, AnnotationReport]:
         if layout.is_unlabelled:
@@ -223,7 +233,7 @@ def _open_coco(
     path, files = layout.annotations[split], layout.splits[split]
     instances = coco.open_instances(path, crowds=layout.crowds, leave_out_invalid=leave_out_invalid)
     if label_set is not None:
-        instances = instances.with_classes(label_set)
+        instances = instances.with_classes(label_set, layout.classes_file or CLASSES_FILE)
     found, missing = match_images(path, layout.root, files.images, instances.file_names, _parts(layout, split))
     if missing is not None and not (found and leave_out_invalid):
         raise FileNotFoundError(missing.text)

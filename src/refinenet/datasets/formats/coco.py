@@ -16,7 +16,14 @@ import numpy.typing as npt
 from refinenet.datasets.formats.coco_crowds import CrowdReport, Crowds, decide_crowds
 from refinenet.datasets.formats.coco_entries import CROWD, RUNS, Entries
 from refinenet.datasets.formats.invalid_labels import InvalidLabels, InvalidLabelsError
-from refinenet.datasets.formats.lookup import find_background, find_id, is_background, is_void
+from refinenet.datasets.formats.lookup import (
+    CLASSES_FILE,
+    describe_unknown,
+    find_background,
+    find_id,
+    is_background,
+    is_void,
+)
 from refinenet.datasets.formats.polygons import fill_outline, fill_runs
 from refinenet.labels import LabelMap, LabelSet, voc_colours
 
@@ -72,8 +79,12 @@ class CocoInstances:
         """
         return self._classes[0]
 
-    def with_classes(self, label_set: LabelSet) -> CocoInstances:
+    def with_classes(self, label_set: LabelSet, origin: str | Path = CLASSES_FILE) -> CocoInstances:
         """Return the same objects in the given classes; without a background class, uncovered pixels are void.
+
+        Args:
+            label_set: The classes.
+            origin: The file that lists them, for messages.
 
         Raises:
             ValueError: There are objects of a category that is not listed.
@@ -81,10 +92,7 @@ class CocoInstances:
         present = [self.categories[identifier] for identifier in np.unique(self.category).tolist()]
         unlisted = [name for name in present if find_id(name, label_set) is None]
         if unlisted:
-            raise ValueError(
-                f"{self.json_file} has objects of {', '.join(map(repr, unlisted[:5]))}, "
-                f"which {'is not one of' if len(unlisted) == 1 else 'are not among'} {', '.join(label_set.names)}."
-            )
+            raise ValueError(f"{self.json_file} has objects of {describe_unknown(unlisted, label_set, origin)}")
         return replace(self, classes=label_set)
 
     def objects(self, index: int) -> Iterator[tuple[int, bool, npt.NDArray[np.bool_]]]:

@@ -23,7 +23,14 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from refinenet.datasets.formats.invalid_labels import InvalidLabels, InvalidLabelsError
-from refinenet.datasets.formats.lookup import find_background, find_id, is_background, is_void
+from refinenet.datasets.formats.lookup import (
+    CLASSES_FILE,
+    describe_unknown,
+    find_background,
+    find_id,
+    is_background,
+    is_void,
+)
 from refinenet.io.image_files import MAX_PIXELS, read_picture
 from refinenet.labels import LabelMap, LabelSet, voc_colours
 
@@ -50,10 +57,16 @@ def find_names(json_files: Sequence[Path], *, leave_out_invalid: bool = False) -
     return LabelSet(names=names, colours=voc_colours(len(names)))
 
 
-def check_labels(label_set: LabelSet, json_files: Sequence[Path], *, leave_out_invalid: bool = False) -> None:
+def check_labels(
+    label_set: LabelSet,
+    json_files: Sequence[Path],
+    *,
+    leave_out_invalid: bool = False,
+    origin: str | Path = CLASSES_FILE,
+) -> None:
     """Check that all labels of files are classes of a label set, or void.
 
-    Shapes that `find_invalid` lists may be left out.
+    Shapes that `find_invalid` lists may be left out; `origin`, the file that lists the classes, is for messages.
 
     Raises:
         InvalidLabelsError: Shapes are invalid; the message lists all of them.
@@ -61,7 +74,7 @@ def check_labels(label_set: LabelSet, json_files: Sequence[Path], *, leave_out_i
         OSError: A file cannot be read.
     """
     for label, path in _find_labels(json_files, leave_out_invalid).items():
-        _find_class(label, label_set, path)
+        _find_class(label, label_set, path, origin)
 
 
 def find_invalid(json_files: Iterable[Path]) -> InvalidLabels:
@@ -115,10 +128,10 @@ def _find_labels(json_files: Sequence[Path], leave_out_invalid: bool) -> dict[st
     return found
 
 
-def _find_class(label: str, label_set: LabelSet, json_file: Path) -> int:
+def _find_class(label: str, label_set: LabelSet, json_file: Path, origin: str | Path = CLASSES_FILE) -> int:
     found = find_id(label, label_set)
     if found is None:
-        raise ValueError(f"{json_file} has a shape of {label!r}, which is not one of {', '.join(label_set.names)}.")
+        raise ValueError(f"{json_file} has a shape of {describe_unknown([label], label_set, origin)}")
     return found
 
 

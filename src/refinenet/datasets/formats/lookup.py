@@ -13,6 +13,10 @@ import numpy.typing as npt
 
 from refinenet.io.mask_files import read_colour_mask, read_mask
 from refinenet.labels import Colour, LabelMap, LabelSet
+from refinenet.settings import hint_at
+
+CLASSES_FILE = "classes.yaml"
+"""Usual name of the file that lists the classes of a folder."""
 
 
 def pack_colours(colours: Sequence[Colour] | npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
@@ -125,6 +129,21 @@ def find_background(label_set: LabelSet) -> int:
     """Return the id of pixels that no object covers: the background, or void if there is no such class."""
     found = (k for k, name in enumerate(label_set.names) if is_background(name))
     return next(found, label_set.ignore_index)
+
+
+def describe_unknown(labels: Sequence[str], label_set: LabelSet, origin: str | Path) -> str:
+    """Say that labels are no classes, which may have been meant, and what to change; to follow "has objects of".
+
+    Args:
+        labels: Labels that `find_id` does not find.
+        label_set: The classes.
+        origin: The file that lists them.
+    """
+    names, are = ", ".join(map(repr, labels[:5])), "is not one of" if len(labels) == 1 else "are not among"
+    return (
+        f"{names}, which {are} {', '.join(label_set.names)}.{hint_at(labels, label_set.names)} "
+        f"Correct 'names' in {origin}, or the label in the annotation tool."
+    )
 
 
 def find_id(label: str, label_set: LabelSet) -> int | None:

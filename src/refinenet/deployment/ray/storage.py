@@ -262,7 +262,7 @@ def _find_stored(place: str, recursive: bool, target: str) -> Iterator[tuple[str
     names = [name for name in names if not below or not name.startswith(below)]
     chosen = [name for name in names if recursive or "/" not in name]
     if not any(map(_is_image, chosen)):
-        hint = " Its subfolders do: add --recursive (recursive=True)." if any(map(_is_image, names)) else ""
+        hint = " Its subfolders do: add --recursive (in Python recursive=True)." if any(map(_is_image, names)) else ""
         raise ValueError(f"{place} holds no images (looked for {', '.join(IMAGE_SUFFIXES)}).{hint}")
     for name in chosen:
         # Unsupported formats, which fail alone, keep their suffix, so as not to clash with images.

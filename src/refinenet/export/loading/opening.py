@@ -60,6 +60,8 @@ def open_described(
     is_graph = spec.model is not None and graph_kind(spec.model) is not None
     if is_graph or (str(spec.model) in BUNDLED and not has_pytorch()):
         return _open_graph(spec, None if backend == AUTO else backend, device, precision)
+    if spec.model is not None:
+        models.read_card(spec.model)  # refuses a missing file before PyTorch is imported, which takes seconds
     _require_pytorch(spec.model)
     translated = _open_translated(spec, backend, device, precision)
     if translated is not None:

@@ -50,7 +50,8 @@ def read_or_translate(
     cached = read_translation(engine, weights, network.architecture, record)
     if cached is not None:
         return cached
-    print_note(f"Translating the network for {title}, once" + ("." if folder is None else "; the result is cached."))
+    kept = "" if folder is None else " The result is kept for later runs."
+    print_note(f"Preparing the network for {title}, which takes some seconds.{kept}")
     fused = without_changes_in_place(fuse(network))
     try:
         graph = translate(fused)

@@ -81,7 +81,9 @@ def judge_all(
     """
     found: dict[int, list[Suspect]] = {}
     with progress_bar(progress) as bar:
-        task = bar.add_task("Judging labels", total=sum(len(judge.images) for judge in judges), status="")
+        task = bar.add_task(
+            "Judging labels", total=sum(len(judge.images) for judge in judges), status="", unit="images"
+        )
         for judge in judges:
             opened: list[tuple[SharedModel, Dataset]] = []
             for index in judge.images:

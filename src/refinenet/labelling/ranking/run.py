@@ -166,7 +166,7 @@ def _measure_all(
     """Measure the images that the journal has no measures of; return all that can be read, and the other's reasons."""
     found, failed, reading = [], [], _reading(gauge)
     with progress_bar(progress) as bar:
-        task = bar.add_task("Measuring images", total=len(images), status="")
+        task = bar.add_task("Measuring images", total=len(images), status="", unit="images")
         for image in images:
             state = file_state(image.file)
             entry = journal.find(image.place, state)
@@ -204,7 +204,7 @@ def _measure_labelled(
     check_same_classes(gauge.card.label_set, dataset)
     shares, features = [], []
     with progress_bar(progress) as bar:
-        task = bar.add_task("Reading labelled images", total=len(dataset), status="")
+        task = bar.add_task("Reading labelled images", total=len(dataset), status="", unit="images")
         for index, item in enumerate(dataset.items):
             name, state = f"labelled/{item}", _state(dataset, item)
             entry = journal.find(name, state)
@@ -255,7 +255,7 @@ def _write(
     rows = [_row(each, rank, model, ids.get(each.file)) for rank, each in enumerate(ranked, start=1)]
     cells, reading = [], _reading(gauge)
     with progress_bar(progress) as bar:
-        task = bar.add_task("Drawing the sheet", total=len(ranked), status="")
+        task = bar.add_task("Drawing the sheet", total=len(ranked), status="", unit="images")
         for rank, each in enumerate(ranked, start=1):
             pixels: Pixels = read_image(each.file, reading=reading).pixels
             picture = as_picture(pixels, model.card.architecture.bands)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from refinenet.io.console import in_words
+
 LARGE_SHARE = 1 / 3
 """Share of the time above which validation is reported."""
 USUAL_SHARE = 1 / 5
@@ -28,25 +30,33 @@ class Remaining:
         """Both together, or training alone."""
         return self.training + (self.validation or 0.0)
 
+    def summarise(self) -> str:
+        """Return the time in words: "2 h 5 min left"."""
+        return f"{in_words(self.seconds)} left{' plus validation' if self.validation is None else ''}"
+
     def describe(self) -> str:
-        """Return the time in words: "2 h 5 min left (training 2 h, validation 5 min)"."""
+        """Return the time in words, with its parts: "2 h 5 min left (training 2 h, validation 5 min)"."""
         if self.validation is None:
-            return f"{in_words(self.training)} left plus validation"
+            return self.summarise()
         parts = f"training {in_words(self.training)}, validation {in_words(self.validation)}"
-        return f"{in_words(self.seconds)} left ({parts})"
+        return f"{self.summarise()} ({parts})"
 
 
 class RunClock:
-    """Times of the steps and validations of this session.
+    """Times of the steps and validations of this session; until there are enough of them, of the sessions before.
 
     Args:
         epochs: Number of epochs of the run.
         steps_per_epoch: Steps in each of them.
         validate_every: Epochs between validations; the last epoch always has one.
+        earlier_step: Seconds that a step took before the run was resumed; None if unknown.
     """
 
-    def __init__(self, epochs: int, steps_per_epoch: int, validate_every: int) -> None:
+    def __init__(
+        self, epochs: int, steps_per_epoch: int, validate_every: int, earlier_step: float | None = None
+    ) -> None:
         self._epochs, self._steps_per_epoch, self._validate_every = epochs, steps_per_epoch, validate_every
+        self._earlier_step = earlier_step
         self._steps, self._training = 0, 0.0
         self._validations, self._validation = 0, 0.0
         self._has_advised = False
@@ -68,10 +78,11 @@ class RunClock:
             epoch: Number of epochs that are over, with their validation.
             step: Number of steps of the next epoch that are done.
         """
-        if self._steps < min(FEWEST_STEPS, self._steps_per_epoch):
+        is_measured = self._steps >= min(FEWEST_STEPS, self._steps_per_epoch)
+        each = self._training / self._steps if is_measured else self._earlier_step
+        if each is None:
             return None
-        steps = (self._epochs - epoch) * self._steps_per_epoch - step
-        training = self._training / self._steps * steps
+        training = each * ((self._epochs - epoch) * self._steps_per_epoch - step)
         if not self._validations:
             return Remaining(training=training, validation=None)
         return Remaining(training=training, validation=self._validation / self._validations * self._count_left(epoch))
@@ -89,7 +100,7 @@ class RunClock:
             epoch: Number of epochs that are over.
         """
         left = self.remaining(epoch, 0)
-        if self._has_advised or left is None or left.validation is None or left.seconds < SHORT:
+        if self._has_advised or left is None or left.validation is None or left.seconds < SHORT or not self._steps:
             return None
         share = left.validation / left.seconds
         if share <= LARGE_SHARE:
@@ -103,14 +114,3 @@ class RunClock:
             f"Validation takes {100 * share:.0f} % of the time. A new run with {advice} (--set {advice}), or with "
             "fewer images in the validation split, is faster."
         )
-
-
-def in_words(seconds: float) -> str:
-    """Return a duration in words, with its two largest units: "45 s", "12 min", "3 h 20 min", "2 d 5 h"."""
-    if seconds < 59.5:
-        return f"{round(seconds)} s"
-    minutes = round(seconds / 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    parts = [f"{number} {unit}" for number, unit in ((days, "d"), (hours, "h"), (minutes, "min")) if number]
-    return " ".join(parts[:2])

@@ -7,20 +7,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from statistics import median
 from typing import Any, Protocol
 
 from refinenet.distributed import Processes, is_lost_process
 from refinenet.inference.segmenter import NotFiniteError
-from refinenet.io.console import print_note, progress_bar
+from refinenet.io.console import in_words, print_note, progress_bar
 from refinenet.io.sample_values import first_of_each_kind
 from refinenet.io.signals import StopRequest
 from refinenet.training.engine.learner import Learner, is_out_of_memory
-from refinenet.training.engine.remaining_time import RunClock, in_words
+from refinenet.training.engine.remaining_time import RunClock
 from refinenet.training.engine.state import TrainState, state_files
 from refinenet.training.loading.loader import Part
-from refinenet.training.loggers import LoggerConfig, MetricLoggers, open_loggers
-from refinenet.training.optimisation import rate_factor
+from refinenet.training.loggers import LoggerConfig, MetricLoggers, open_loggers, read_number
 from refinenet.training.records.folder import RunFolder
+from refinenet.training.schedule import rate_factor
 
 
 class Batches(Protocol):
@@ -170,7 +171,9 @@ class Trainer:
         self._loggers = MetricLoggers([])
         self._left = math.inf if session.steps is None else session.steps
         self._saved_at = time.monotonic()
-        self._clock = RunClock(self.config.epochs, batches.steps_per_epoch, self.config.validate_every)
+        self._clock = RunClock(
+            self.config.epochs, batches.steps_per_epoch, self.config.validate_every, self._find_earlier_step()
+        )
 
     def run(self) -> None:
         """Train until `state.is_finished`, or until the requested steps are done.
@@ -215,26 +218,35 @@ class Trainer:
         else:
             print_note(f"Warning: {self.folder.stop_message}", enabled=self.show and self.folder.is_behind)
 
+    def _find_earlier_step(self) -> float | None:
+        """Return the seconds that a step took before the run was resumed, by its log and state; None for a new run."""
+        steps = self.batches.steps_per_epoch
+        logged = [read_number(row.get("seconds", "")) for row in self.folder.read_log()]
+        times = [seconds / steps for seconds in logged if seconds is not None]
+        times += [self.state.seconds / self.state.step] if self.state.step else []
+        return median(times) if times else None
+
     def _train_epoch(self) -> None:
         state, steps = self.state, self.batches.steps_per_epoch
         with progress_bar(self.show) as bar:
-            task = bar.add_task(self._title(), total=steps, completed=state.step, status="")
+            each = self.batches.batch_size
+            task = bar.add_task(self._title(), total=steps, completed=state.step, status="", unit="images", each=each)
             started = time.perf_counter()
             for parts in self._load():
                 self._count(self._learn(parts), parts)
                 now = time.perf_counter()
                 self._clock.add_step(now - started)
                 state.seconds, started = state.seconds + now - started, now
-                bar.update(task, advance=1, status=self._status())
+                whole = self._clock.remaining(state.epoch, state.step)
+                # The bar itself has the time of the epoch.
+                run, left = ("", "") if whole is None else (in_words(whole.seconds), whole.summarise())
+                bar.update(task, advance=1, status=self._status(), run=run, left=left)
                 self._save_or_stop()
 
     def _status(self) -> str:
         state = self.state
         speed = state.step * self.batches.batch_size / state.seconds
-        left = self._clock.remaining(state.epoch, state.step)
-        # The bar has the time of the epoch.
-        whole = "" if left is None else f", run {in_words(left.seconds)}"
-        return f"loss {state.mean_loss:.3f}, {speed:.1f} images/s{whole}"
+        return f"loss {state.mean_loss:.3f}, {speed:.1f} images/s"
 
     def _load(self) -> Iterator[list[Part]]:
         """Yield the remaining batches of the epoch."""

@@ -4,7 +4,14 @@ Start reading at `objective.Objective`, the weighted sum of the losses of classe
 other outputs, which are rows of `targets.TARGET_LOSSES`.
 """
 
-from refinenet.training.losses.config import ClassWeights, LossConfig
-from refinenet.training.losses.objective import Objective, cross_entropy, dice
+from typing import TYPE_CHECKING
+
+from refinenet._lazy import attach
+
+if TYPE_CHECKING:
+    from refinenet.training.losses.config import ClassWeights, LossConfig
+    from refinenet.training.losses.objective import Objective, cross_entropy, dice
+else:
+    __getattr__, __dir__ = attach(__name__)
 
 __all__ = ["ClassWeights", "LossConfig", "Objective", "cross_entropy", "dice"]

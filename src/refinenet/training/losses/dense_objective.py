@@ -7,71 +7,21 @@ Shape letters: N images, C channels of all outputs together, D channels of all t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from refinenet.models.finishing import finish
 from refinenet.outputs import CLASS_KIND, LIKELIHOODS, OutputSpec, class_output
-from refinenet.settings import Settings, is_within
 from refinenet.training.losses.objective import Objective
+from refinenet.training.losses.output_config import OutputLossConfig, read_terms
 from refinenet.training.losses.targets import TargetLossConfig, target_count, target_loss
 from refinenet.training.losses.task_weights import TaskWeights
 
 _IMAGE_COUNTS, _CLASS_COUNTS, _TARGET_COUNTS = 1, 3, 3
 """Lengths of the parts of `DenseObjective.count`: the number of images, `Objective.count`, and `target_count`."""
-_TERM = re.compile(r"(?:(?P<weight>[0-9.]+)\*)?(?P<loss>[a-z0-9_]+)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutputLossConfig(Settings):
-    """Losses and weights of the outputs of a network with several."""
-
-    output_losses: tuple[str, ...] = ()
-    """Losses of outputs besides classes, such as "depth=silog+0.5*gradient"; by default the first of each kind in
-    `losses.targets.TARGET_LOSSES`: "inverse_huber" for depth, "cosine" for normals, "huber" for quantities."""
-    output_weights: tuple[str, ...] = ()
-    """Weights of the losses of outputs, such as "classes=1" or "normals=2"; by default 1 for all."""
-    learn_output_weights: bool = False
-    """Whether the weights of the outputs are learnt with them, by homoscedastic uncertainty (Kendall et al., 2018)."""
-
-    def _conflicts(self) -> list[str]:
-        conflicts = [
-            f"output_losses must be like depth=silog+0.5*gradient, not {text!r}"
-            for text in self.output_losses
-            if _read_terms(text.partition("=")[2]) is None
-        ]
-        conflicts += [
-            f"output_weights must be like depth=0.5, with a weight from 0 to 100, not {text!r}"
-            for text in self.output_weights
-            if _read_weight(text) is None
-        ]
-        if self.learn_output_weights and self.output_weights:
-            conflicts.append("output_weights has no effect because learn_output_weights is True: leave it out")
-        return [*conflicts, *super()._conflicts()]
-
-
-def _read_terms(text: str) -> list[tuple[float, str]] | None:
-    """Return the weighted losses in "silog+0.5*gradient"; None if it is not of this form."""
-    matches = [_TERM.fullmatch(part.strip()) for part in text.split("+")]
-    terms = [(float(match["weight"] or 1), match["loss"]) for match in matches if match is not None and _is_fine(match)]
-    return terms if len(terms) == len(matches) else None
-
-
-def _is_fine(match: re.Match[str]) -> bool:
-    return match["weight"] is None or (match["weight"].count(".") < 2 and match["weight"] != ".")
-
-
-def _read_weight(text: str) -> float | None:
-    name, _, value = text.partition("=")
-    try:
-        weight = float(value)
-    except ValueError:
-        return None
-    return weight if name and is_within(weight, 0, 100) else None
 
 
 def choose_losses(config: OutputLossConfig, outputs: Sequence[OutputSpec]) -> dict[str, TargetLossConfig]:
@@ -82,7 +32,7 @@ def choose_losses(config: OutputLossConfig, outputs: Sequence[OutputSpec]) -> di
     """
     _refuse_unknown("output_losses", config.output_losses, [s.name for s in outputs if s.kind != CLASS_KIND])
     _refuse_unknown("output_weights", config.output_weights, [spec.name for spec in outputs])
-    asked = {text.partition("=")[0].strip(): _read_terms(text.partition("=")[2]) or [] for text in config.output_losses}
+    asked = {text.partition("=")[0].strip(): read_terms(text.partition("=")[2]) or [] for text in config.output_losses}
     chosen = {}
     for spec in outputs:
         if spec.kind != CLASS_KIND:

@@ -6,12 +6,13 @@ import sys
 from dataclasses import dataclass, fields
 from typing import Annotated, ClassVar
 
-from refinenet.models.batch_norm import BatchNormConfig
+from refinenet.models.batch_norm_config import BatchNormConfig
 from refinenet.settings import DEFAULT_SEED, Range, Rule
 from refinenet.training.augmentation.config import AugmentationConfig
 from refinenet.training.config import Count, Seed, TrainConfig
 from refinenet.training.loggers import LoggerConfig
-from refinenet.training.optimisation import OptimiserConfig, Schedule, ScheduleConfig
+from refinenet.training.optimiser_config import OptimiserConfig
+from refinenet.training.schedule import Schedule, ScheduleConfig
 
 
 def _range_within(low: float, high: float) -> Rule:
@@ -27,6 +28,7 @@ class PretrainConfig(OptimiserConfig, ScheduleConfig, BatchNormConfig, LoggerCon
     """
 
     _title: ClassVar[str] = "pre-training settings"
+    _listing: ClassVar[str] = "refinenet pretrain --show-settings"
 
     epochs: Count = 90
     """Passes over the training images."""

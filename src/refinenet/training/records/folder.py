@@ -20,6 +20,8 @@ from refinenet.training.records.checkpoints import Checkpoint, Checkpoints
 
 STATE = "position.json"
 """File of a checkpoint that holds how far the run has come."""
+STAGES = "stages.json"
+"""File in the folder of a training in stages, above the folders of its runs."""
 IS_FINISHED = "is_over"
 """Key in that file for whether the run is finished."""
 _CHECKPOINT = "a checkpoint"
@@ -76,10 +78,20 @@ class RunFolder:
         Raises:
             ValueError: One was.
         """
-        if self.is_started:
+        if self.is_started or (self.path / STAGES).exists():
             raise ValueError(
                 f"{self.path} already holds a run. Continue it with --resume {self.path}, or choose another folder."
             )
+
+    def refuse_missing(self) -> None:
+        """Make sure that the folder holds a run, in stages or not.
+
+        Raises:
+            FileNotFoundError: It does not.
+            ValueError: The description of the run is damaged.
+        """
+        if not (self.path / STAGES).exists():
+            self.read_description()
 
     @property
     def is_finished(self) -> bool:

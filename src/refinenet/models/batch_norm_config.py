@@ -1,0 +1,24 @@
+"""Setting of batch norm; `batch_norm` applies it. Nothing here needs PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from refinenet.settings import Settings
+
+BatchNormMode = Literal["train", "frozen_statistics", "frozen", "synchronised"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchNormConfig(Settings):
+    """What batch norm does in training.
+
+    Raises:
+        ValueError: A value that is not allowed.
+    """
+
+    batch_norm: BatchNormMode = "train"
+    """"train": statistics of the batch, in each process its own. "frozen_statistics": the running statistics that the
+    network came with, factors and offsets being trained, as the papers did with their small batches. "frozen": factors
+    and offsets stay, too. "synchronised": statistics of the batches of all processes together."""
