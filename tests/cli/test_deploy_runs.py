@@ -54,7 +54,7 @@ def test_a_video_is_that_of_the_api(
     r = RefineNet(encoder="test_resnet", outputs="depth", device="cpu", backend="pytorch")
     model, announced = r.save(tmp_path / "m.safetensors"), list[int]()
     video = write_video(tmp_path / "in.mkv", [street[:32, :48]] * 2, codec="ffv1", pixels="bgr0")
-    deploy_video(request(model, video, tmp_path / "cli.mkv", announced), abstain_below=0.0, overwrite=False)
+    deploy_video(request(model, video, tmp_path / "cli.mkv", announced), {}, abstain_below=0.0, overwrite=False)
     assert '"frames": 2' in capsys.readouterr().out
     assert announced == [1, 1]
     other = RefineNet(model=model, device="cpu", backend="pytorch")
