@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from conftest import CommandLine
 from PIL import ImageGrab
 from video_samples import moving_street, read_video, write_video
 
@@ -139,3 +140,11 @@ def test_without_tk_one_line_says_what_to_install(
 def test_a_video_needs_an_output_or_a_window(camvid_model: RefineNet, video: Path) -> None:
     with pytest.raises(ValueError, match=r"Specify an output for the video, such as overlay\.mp4, or display=True"):
         camvid_model.deploy_video(video)
+
+
+@pytest.mark.parametrize("option", ["--display", "--steady"])
+def test_images_are_neither_shown_nor_steadied(call_refinenet: CommandLine, street_file: Path, option: str) -> None:
+    for words in ((), ("--output", "-")):
+        found = call_refinenet("deploy", str(street_file), option, *words)
+        assert found.returncode == 2
+        assert option in found.stderr
