@@ -15,6 +15,9 @@ _LEAST_PIXEL_BYTES = 300.0
 """What is assumed if the difference of the peaks is less, because memory of an earlier peak was used again."""
 _AROUND_PIXEL_BYTES = 96
 """For each pixel of an image besides the model: a decoder's copies, and results as they are encoded."""
+_HEADROOM = 1.2
+"""Factor on the memory of images: threads that run at the same time break up the heap, and peaks of equal runs differ
+by a tenth."""
 _DECODER_BYTES = 100 * 10**6
 """Python, NumPy and Pillow in a decoder."""
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -64,7 +67,7 @@ def estimate_bytes(settings: ServerSettings, held: int, pixel_bytes: float) -> i
         held: What its processes hold before the first request.
         pixel_bytes: As `measure_pixel_bytes` returns.
     """
-    images = settings.threads * settings.max_pixels * (pixel_bytes + _AROUND_PIXEL_BYTES)
+    images = settings.threads * settings.max_pixels * (pixel_bytes + _AROUND_PIXEL_BYTES) * _HEADROOM
     return round(held + images + settings.threads * _DECODER_BYTES + settings.body_budget)
 
 
