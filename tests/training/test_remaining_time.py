@@ -44,6 +44,16 @@ def test_a_resumed_run_begins_with_the_time_of_its_steps_before() -> None:
     assert left.training == STEP * 9  # by its own steps, as soon as there are enough
 
 
+def test_slow_steps_need_not_be_many() -> None:
+    clock = RunClock(2, STEPS, 1)
+    clock.add_step(29.0)
+    assert clock.remaining(0, 1) is None
+    clock.add_step(29.0)
+    left = clock.remaining(0, 2)
+    assert left is not None
+    assert left.training == 29 * 18
+
+
 def test_slow_validation_is_reported_once_with_what_to_set() -> None:
     clock = RunClock(100, STEPS, 1)
     for _ in range(STEPS):

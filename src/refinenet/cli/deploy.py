@@ -412,9 +412,12 @@ def _open(
 ) -> "tuple[JobList, RefineNet]":
     """Plan the jobs, check them by the model's header, and open the network, which takes seconds, last."""
     from refinenet.deployment.files import check_work
+    from refinenet.deployment.image_search import refuse_missing
     from refinenet.inference.values.subject import RenderOptions, usual_kind
     from refinenet.io.band_images import ARRAY_SUFFIX
 
+    if content is None:
+        refuse_missing(request.images)
     card = request.read_card()
     work = _plan(request, recursive, content, card)
     if card is not None:

@@ -54,6 +54,12 @@ def pretrain(
     chosen = join_settings(named, settings)
     if resume is None and (folder is None or encoder is None):
         raise typer.BadParameter("pass a folder of images and --encoder, or a run to resume (--resume).")
+    if output is not None and resume is None:
+        from refinenet.training.records.folder import RunFolder
+
+        RunFolder(output).refuse_started()
+    if folder is not None and not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}.")
     from refinenet.training.pretraining.run import pretrain_encoder
 
     result = pretrain_encoder(

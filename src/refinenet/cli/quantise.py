@@ -38,9 +38,10 @@ def quantise(
     refuse_unwritable(target)  # before the work, which would be lost
     refuse_early("Quantisation", dataset, root, classes, split)
     from refinenet.api import RefineNet
-    from refinenet.models.model_file import read_dtype
 
     network = RefineNet(model=model, device="cpu", backend="pytorch")
+    from refinenet.models.model_file import read_dtype  # imports PyTorch
+
     record = network.quantise(
         dataset,
         root=root,

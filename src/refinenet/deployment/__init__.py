@@ -13,7 +13,7 @@ from refinenet._lazy import attach
 if TYPE_CHECKING:
     from refinenet.deployment.file_results import FileResult
     from refinenet.deployment.files import check_work, take_all
-    from refinenet.deployment.image_search import FoundImage, Search, find_images
+    from refinenet.deployment.image_search import FoundImage, Search, find_images, refuse_missing
     from refinenet.deployment.inputs import JobList, plan_bytes, plan_work
     from refinenet.deployment.journal import JOURNAL_FILE, SETTINGS_FILE, file_state
     from refinenet.deployment.large_images import OVERLAP, Windows
@@ -63,6 +63,7 @@ __all__ = [
     "plan_bytes",
     "plan_output",
     "plan_work",
+    "refuse_missing",
     "render",
     "segment_with_ray",
     "take_all",

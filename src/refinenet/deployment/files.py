@@ -40,7 +40,7 @@ from refinenet.inference.prediction import Prediction
 from refinenet.inference.rendering import Renderer, open_renderer, refuse_idle
 from refinenet.inference.segmenter import Segmenter
 from refinenet.inference.values.subject import RenderOptions
-from refinenet.io.console import print_note, progress_bar
+from refinenet.io.console import format_speed, print_note, progress_bar
 from refinenet.io.files import refuse_same_file, refuse_to_replace, sweep_leftovers_of
 from refinenet.io.image_files import TooLargeError
 from refinenet.io.images import read_image
@@ -161,7 +161,7 @@ def take_all(
             taken += 1
             made += not result.was_there
             rate = made / (time.perf_counter() - started)
-            bar.update(task, advance=1, status=f"{rate:.1f} images/s")
+            bar.update(task, advance=1, status=f"{format_speed(rate)} images/s")
             if interruption.asked_by is not None:
                 break
     if interruption.asked_by is not None:

@@ -108,6 +108,17 @@ def find_images(inputs: Sequence[str], search: Search) -> list[FoundImage]:
     return list(found.values())
 
 
+def refuse_missing(inputs: Sequence[str]) -> None:
+    """Refuse inputs of which none exists, before a model is loaded for them; patterns and lists are looked into later.
+
+    Raises:
+        FileNotFoundError: All are paths, and nothing is there.
+    """
+    if inputs and not any(os.path.lexists(name) or _is_list(name) or glob.has_magic(name) for name in inputs):
+        more = f" (nor the {len(inputs) - 1} others)" if len(inputs) > 1 else ""
+        raise FileNotFoundError(f"There is no image file or folder {inputs[0]}{more}.")
+
+
 def names_one_file(inputs: Sequence[str]) -> bool:
     """Return whether the only input is an image file, not a folder, pattern or list."""
     return (

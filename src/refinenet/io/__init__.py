@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from refinenet.io.console import (
         check_output,
         describe_error,
+        format_speed,
         in_words,
         is_first_process,
         print_note,
@@ -215,6 +216,7 @@ __all__ = [
     "flush_folder",
     "forget",
     "format_share",
+    "format_speed",
     "has_suffix",
     "hatch",
     "in_words",

@@ -247,6 +247,11 @@ def in_words(seconds: float) -> str:
     return " ".join(parts[:2])
 
 
+def format_speed(value: float) -> str:
+    """Return a number of images in a second, or of other things, with one decimal, or two digits below one."""
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, is_of_text: bool = False) -> None:
     """Print a table; markup is not interpreted.
 

@@ -19,7 +19,7 @@ from refinenet.deployment.file_results import FileResult
 from refinenet.deployment.inputs import plan_work
 from refinenet.deployment.sharing import SharedModel
 from refinenet.inference.segmenter import check_abstention
-from refinenet.io.console import progress_bar
+from refinenet.io.console import describe_error, progress_bar
 from refinenet.io.files import write_atomically
 from refinenet.io.mask_files import read_mask
 from refinenet.labelling.formats.base import Draft, DraftOptions, Shapes, read_json, strip_suffix, translate, write_json
@@ -261,6 +261,8 @@ def convert(drafts: DraftSet, *, progress: bool = True) -> DraftSet:
         OSError: A file cannot be written.
     """
     written, failed = [], dict(drafts.failed)
+    if not drafts.images:
+        raise ValueError(_describe_nothing(failed))
     writer = FORMATS[drafts.format].open_writer(drafts.files, drafts.options)
     with progress_bar(progress) as bar:
         task = bar.add_task(f"Writing for {drafts.format}", total=len(drafts.images), status="", unit="images")
@@ -268,17 +270,21 @@ def convert(drafts: DraftSet, *, progress: bool = True) -> DraftSet:
             try:
                 draft = drafts.read(image)
             except ValueError as error:
-                failed[image.name] = str(error)
+                failed[image.name] = describe_error(error)
             else:
                 writer.add(draft)
                 written.append(image)
             bar.advance(task)
     if not written:
-        raise ValueError(f"No draft was written: {next(iter(failed.values()), 'there are no images')}")
+        raise ValueError(_describe_nothing(failed))
     writer.finish()
     result = replace(drafts, images=tuple(written), failed=failed)
     result.save()
     return result
+
+
+def _describe_nothing(failed: Mapping[str, str]) -> str:
+    return f"No draft was written: {next(iter(failed.values()), 'there are no images')}"
 
 
 def read_classes_of(masks: Path) -> LabelSet:
@@ -327,7 +333,7 @@ def _predict(
 
 def _sort(result: FileResult, folder: Path, found: _Found) -> None:
     if result.error is not None:
-        found[1][result.image.name] = str(result.error)
+        found[1][result.image.name] = describe_error(result.error)
         return
     ids = next(iter(result.outputs.values()))
     name = strip_suffix(ids.relative_to(folder).as_posix()) + result.image.suffix
@@ -351,7 +357,7 @@ def _copy_masks(
         try:
             labels = export.read(stems[job.place], options.label_set)
         except ValueError as error:
-            found[1][name] = str(error)
+            found[1][name] = describe_error(error)
             continue
         palette = options.label_set.colours if len(options.label_set) <= 255 else None
         path = write(folder / f"{job.place}.png", labels, palette=palette)

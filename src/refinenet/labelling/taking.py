@@ -24,7 +24,7 @@ import numpy as np
 from refinenet.datasets import doctor
 from refinenet.datasets.folder import of_ids
 from refinenet.datasets.formats import is_background, is_void
-from refinenet.io.console import progress_bar
+from refinenet.io.console import print_note, progress_bar
 from refinenet.io.mask_files import read_mask
 from refinenet.labelling.dataset_growth import (
     BEFORE,
@@ -143,6 +143,7 @@ def take_labels(
         found = open_export(Path(export), scratch / "export")
         root = _copy(Path(into), output)
         dataset = open_growing(root, _new_label_set(found, known))
+        print_note(_describe_new(root, dataset.label_set), enabled=progress and dataset.layout is None)
         taking = _Taking(found, dataset, known, scratch, only_corrected=only_corrected, group=group, val=val)
         return taking.run(None if images is None else Path(images), check=check, progress=progress)
 
@@ -166,6 +167,11 @@ def _new_label_set(export: ToolExport, drafts: DraftSet | None) -> LabelSet:
     labels = sorted({label for label in export.label_names if not is_background(label) and not is_void(label)})
     names = ("background", *labels)
     return LabelSet(names=names, colours=voc_colours(len(names)))
+
+
+def _describe_new(root: Path, label_set: LabelSet) -> str:
+    rest = "background" if any(map(is_background, label_set.names)) else "void, which is no class"
+    return f"{root} is new. Its classes are {', '.join(label_set.names)}; pixels that nobody labelled become {rest}."
 
 
 class _Taking:

@@ -57,6 +57,9 @@ def next_images(
     sheet.jpg (why), and drafts/ (what the model predicts, for an annotation tool). A stopped run continues.
     """
     announce = default_model_notice(context, model)
+    from refinenet.deployment.image_search import refuse_missing
+
+    refuse_missing(sources)
     from refinenet.api import RefineNet
     from refinenet.labelling import rank_images
 

@@ -45,8 +45,10 @@ def write(
     as_json: AsJson = False,
 ) -> None:
     """Write drafts of labels for a person to correct in an annotation tool."""
+    from refinenet.deployment.image_search import refuse_missing
     from refinenet.labelling import describe_drafts, write_labels
 
+    refuse_missing(images)
     drafts = write_labels(
         images,
         output,

@@ -17,7 +17,7 @@ import numpy as np
 from refinenet.datasets import Dataset, DatasetSource, open_dataset
 from refinenet.deployment import FoundImage, Search, SharedModel, choose_reading, file_state, find_images
 from refinenet.io.band_images import as_picture
-from refinenet.io.console import print_note, progress_bar
+from refinenet.io.console import describe_error, print_note, progress_bar
 from refinenet.io.files import write_atomically
 from refinenet.io.images import read_image, write
 from refinenet.io.sample_values import Pixels, Reading, first_of_each_kind
@@ -140,7 +140,7 @@ def rank_images(
     with open_image_journal(folder, "measured", settings) as journal, first_of_each_kind():
         found, failed = _measure_all(gauge, images, journal, progress=progress)
         if not found:
-            raise ValueError(f"None of the {len(images)} images can be read: {failed[0] if failed else ''}")
+            raise ValueError(f"No image can be read, of {len(images)}: {failed[0] if failed else ''}")
         known = None if labelled is None else _measure_labelled(gauge, labelled, root, journal, progress=progress)
     pool = Pool.of([measures for _, measures in found])
     print_note(f"Choosing {min(count, len(found))} of {len(found):,} images.", enabled=progress)
@@ -187,7 +187,7 @@ def _measure(gauge: Gauge, image: FoundImage, reading: Reading) -> Entry:
     try:
         pixels = read_image(image.file, reading=reading).pixels
     except (ValueError, OSError) as error:
-        return {"problem": str(error)}
+        return {"problem": describe_error(error)}
     return gauge.measure(pixels)[0].to_dict()
 
 

@@ -13,6 +13,8 @@ USUAL_SHARE = 1 / 5
 """Share of the time that validation takes with the advised setting, at most."""
 FEWEST_STEPS = 5
 """Steps before the first estimate: the very first ones are slow."""
+LONG = 30.0
+"""Seconds of training after which there is an estimate even with fewer steps."""
 SHORT = 60.0
 """Seconds of a run below which no advice is worth reading."""
 
@@ -78,7 +80,7 @@ class RunClock:
             epoch: Number of epochs that are over, with their validation.
             step: Number of steps of the next epoch that are done.
         """
-        is_measured = self._steps >= min(FEWEST_STEPS, self._steps_per_epoch)
+        is_measured = self._steps >= min(FEWEST_STEPS, self._steps_per_epoch) or self._training >= LONG
         each = self._training / self._steps if is_measured else self._earlier_step
         if each is None:
             return None

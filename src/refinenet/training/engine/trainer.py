@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from refinenet.distributed import Processes, is_lost_process
 from refinenet.inference.segmenter import NotFiniteError
-from refinenet.io.console import in_words, print_note, progress_bar
+from refinenet.io.console import format_speed, in_words, print_note, progress_bar
 from refinenet.io.sample_values import first_of_each_kind
 from refinenet.io.signals import StopRequest
 from refinenet.training.engine.learner import Learner, is_out_of_memory
@@ -246,7 +246,7 @@ class Trainer:
     def _status(self) -> str:
         state = self.state
         speed = state.step * self.batches.batch_size / state.seconds
-        return f"loss {state.mean_loss:.3f}, {speed:.1f} images/s"
+        return f"loss {state.mean_loss:.3f}, {format_speed(speed)} images/s"
 
     def _load(self) -> Iterator[list[Part]]:
         """Yield the remaining batches of the epoch."""
