@@ -228,8 +228,8 @@ def test_frames_of_a_video_are_in_one_fold_even_across_splits(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "one of the two"),
-        (["--model", "camvid", "--folds", "2"], "one of the two"),
+        ([], "either models that have not seen the images"),
+        (["--model", "camvid", "--folds", "2"], "either models that have not seen the images"),
         (["--model", "camvid", "--epochs", "3"], "no effect without"),
         (["--folds", "2", "--size", "small", "--start", "camvid"], "either a size or a model"),
     ],

@@ -35,7 +35,7 @@ def next_images(
             "--labelled",
             "-d",
             metavar="DATASET",
-            help=f"Dataset of the images that have labels: the chosen ones are unlike them. {DATASET_HELP}",
+            help=f"Dataset of the images that have labels; the chosen images differ from them. {DATASET_HELP}",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -54,7 +54,7 @@ def next_images(
     """Choose the images whose labels would teach a model most.
 
     Writes todo.csv and todo.json (the images with the reasons), todo.txt (for other commands: @todo/todo.txt),
-    sheet.jpg (why), and drafts/ (what the model predicts, for an annotation tool). A stopped run continues.
+    sheet.jpg (a contact sheet) and drafts/ (the predictions, for an annotation tool). An interrupted run continues.
     """
     announce = default_model_notice(context, model)
     from refinenet.api import RefineNet

@@ -29,7 +29,7 @@ def write(
     ] = "camvid",
     masks: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Instead of a model: a folder of PNG files of ids, with a classes.yaml."),
+        typer.Option(metavar="DIR", help="Folder of PNG files of ids with a classes.yaml, instead of a model."),
     ] = None,
     file_format: Format = "cvat",
     shapes: Shapes = None,
@@ -44,7 +44,7 @@ def write(
     precision: Precision = "float32",
     as_json: AsJson = False,
 ) -> None:
-    """Write drafts of labels for a person to correct in an annotation tool."""
+    """Write draft labels, for you to correct in an annotation tool."""
     from refinenet.labelling import describe_drafts, write_labels
 
     drafts = write_labels(
