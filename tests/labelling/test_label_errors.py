@@ -131,7 +131,7 @@ def test_a_model_judges_no_image_that_it_was_trained_on_whatever_its_name(
     assert (found.judged, found.left_out) == (2, 1)
     judged = [json.loads(line)["name"] for line in (tmp_path / "out" / "judged.jsonl").read_text().splitlines()]
     assert judged == ["train/0", "train/2"]
-    assert "1 images were not judged" in found.describe()
+    assert "1 images were not checked" in found.describe()
 
 
 def test_a_model_that_was_trained_on_all_images_is_refused(trained: tuple[Path, Path], tmp_path: Path) -> None:

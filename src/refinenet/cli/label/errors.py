@@ -78,9 +78,9 @@ def errors(
 ) -> None:
     """Find labels that are likely wrong, using models that were not trained on the image.
 
-    Writes suspects.html (a page for reviewing them), suspects.csv and suspects.json, regions/ (where they are) and
-    proposals/ (the labels with the predictions in their place), also for an annotation tool. An interrupted run
-    continues.
+    Writes suspects.html (a page for reviewing them), suspects.csv, suspects.json,
+    regions/ (where they are) and proposals/ (the labels with the predictions in
+    their place), also for an annotation tool. An interrupted run continues.
     """
     chosen = join_settings({"epochs": epochs}, settings)
     _check_usage(model, folds, {"--size": size, "--start": start, "--group": group, "--epochs": epochs}, settings)

@@ -53,8 +53,9 @@ def next_images(
 ) -> None:
     """Choose the images whose labels would teach a model most.
 
-    Writes todo.csv and todo.json (the images with the reasons), todo.txt (for other commands: @todo/todo.txt),
-    sheet.jpg (a contact sheet) and drafts/ (the predictions, for an annotation tool). An interrupted run continues.
+    Writes todo.csv and todo.json (the images with the reasons), todo.txt (for
+    other commands: @todo/todo.txt), sheet.jpg (a contact sheet) and drafts/ (the
+    predictions, for an annotation tool). An interrupted run continues.
     """
     announce = default_model_notice(context, model)
     from refinenet.api import RefineNet
