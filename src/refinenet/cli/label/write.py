@@ -44,7 +44,7 @@ def write(
     precision: Precision = "float32",
     as_json: AsJson = False,
 ) -> None:
-    """Write draft labels, for you to correct in an annotation tool."""
+    """Write drafts of labels for a person to correct in an annotation tool."""
     from refinenet.labelling import describe_drafts, write_labels
 
     drafts = write_labels(
