@@ -77,7 +77,7 @@ class LabelErrors:
 
     def describe(self) -> str:
         """Describe the outcome in a sentence or two."""
-        left_out = f" {self.left_out} images were not checked: models were trained on them." if self.left_out else ""
+        left_out = f" {self.left_out} images were not checked: the models saw them." if self.left_out else ""
         advice = ""
         if self.drafts is not None:
             take = f"refinenet label take EXPORT --drafts {self.folder} --into DATASET"
