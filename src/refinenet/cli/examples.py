@@ -1,4 +1,4 @@
-"""Examples at the end of each command's help, and words of other programs for the commands."""
+"""Examples at the end of each command's help, and names that other programs use for the commands."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "label take": ("refinenet label take export.zip --drafts todo --into mine",),
     "data split": ("refinenet data split mine --val 0.2 --test 0.1",),
 }
-"""Commands that can be typed as they stand, by the name of the command."""
+"""Examples that can be typed as they stand, by the name of the command."""
 
 OTHER_WORDS: Mapping[str, str] = {
     **dict.fromkeys(("predict", "segment", "infer", "inference", "detect", "run"), "deploy"),
@@ -70,20 +70,20 @@ OTHER_WORDS: Mapping[str, str] = {
     "version": "--version",
     "help": "--help",
 }
-"""Words that users of other programs try, with what does the same here."""
+"""Words that users of other programs try, with the command that does the same here."""
 
 
 def epilog(command: str) -> str:
-    """Return the end of a command's help: its examples, each on its line."""
+    """Return the end of a command's help: its examples, one per line."""
     shown = EXAMPLES[command]
     return "\n\n".join([f"Example{'s' if len(shown) > 1 else ''}:", *(f"  {example}" for example in shown)])
 
 
 class Commands(TyperGroup):
-    """The commands, which know what users of other programs call them."""
+    """The commands, which recognise their names in other programs."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return a command by its name; of other words say what is meant."""
+        """Return a command by its name; for another word, name the command that is probably meant."""
         if args and args[0] not in self.commands and args[0] in OTHER_WORDS:
             ctx.fail(f"There is no command {args[0]!r}. You may want: refinenet {OTHER_WORDS[args[0]]}")
         return super().resolve_command(ctx, args)

@@ -33,7 +33,7 @@ def serve(
     ] = None,
     workers: Annotated[int, typer.Option(help="Images processed at the same time.")] = 2,
     model_processes: Annotated[
-        int, typer.Option(help="Processes that run the network, replaced if they crash or hang; 0 for none of its own.")
+        int, typer.Option(help="Processes for the network, replaced if they crash or hang; 0 runs it in the server.")
     ] = 0,
     model_seconds: Annotated[float, typer.Option(help="Time allowed for the network in such a process.")] = 20.0,
     queue: Annotated[int, typer.Option(help="Requests that may wait; further ones get 503.")] = 32,

@@ -47,8 +47,8 @@ def train(
         Path | None,
         typer.Option(
             "--continue",
-            help="Run folder of a finished training run to continue: a new, shorter run from its last model, at lower "
-            "learning rates, on a --dataset that has grown, and a comparison of both models.",
+            help="Run folder of a finished training run to continue: starts a new, shorter run from its last model, at "
+            "lower learning rates, on a --dataset that has grown, and compares both models.",
         ),
     ] = None,
     stages: Annotated[
@@ -277,8 +277,8 @@ def _check_continued(start: Mapping[str, Any], others: Mapping[str, object]) -> 
     for name, value in others.items():
         if value is not None:
             raise typer.BadParameter(
-                "a continued run is a new one with the settings of the old one; --resume goes on with an interrupted "
-                "run itself. Pass one of the options.",
+                "a continued run is a new one with the settings of the old one; --resume continues an interrupted run "
+                "itself. Pass one of the options.",
                 param_hint=name,
             )
 

@@ -1,4 +1,4 @@
-"""The dataset type that every dataset is built from: sample names, and functions that read an image and its truth.
+"""The type of all datasets: sample names, and functions that read an image and its ground truth.
 
 Shape letters: H height, W width, K classes, D channels of a target.
 """

@@ -13,7 +13,7 @@ from refinenet.datasets.dataset import Dataset
 def find_same_images(dataset: Dataset, other: Dataset) -> Iterator[int]:
     """Find the images of a dataset that another one has as well.
 
-    Files are compared by their bytes; images that are no files, such as drawn ones, by their names.
+    Files are compared by their bytes; images that are not files, such as drawn ones, by their names.
 
     Args:
         dataset: The dataset.

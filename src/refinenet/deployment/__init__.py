@@ -2,8 +2,8 @@
 
 Start reading with `files.segment_files`, the run over many images on one machine: `image_search` finds the images,
 `inputs` plans the jobs, `outputs` writes the results, `journal` makes the run resumable. `video/` and `ray/` are the
-other two runs, `server/` answers over HTTP; `sharing.SharedModel`, the base class of `RefineNet`, starts each of them,
-and shares the model.
+other two kinds of run, and `server/` is the HTTP server. `sharing.SharedModel`, the base class of `RefineNet`, starts
+each of them and shares models.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Images that a user names: resolves files, folders, patterns and lists. No image is opened here."""
+"""Search for the images that a user names: files, folders, patterns and lists. No image is opened here."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ class Search(NamedTuple):
         return not self.arrays and PurePath(name).suffix.lower() == ARRAY_SUFFIX
 
     def find_place(self, name: str) -> str:
-        """Return the place of an image's result; unsupported formats keep their suffix, not to clash with images."""
+        """Return the place of an image's result; unsupported formats keep their suffix, to avoid clashes."""
         return _without_suffix(name) if self.is_image(name) else name
 
 
 def find_images(inputs: Sequence[str], search: Search) -> list[FoundImage]:
-    """Find the images that inputs stand for, each once: in input order, those of a folder in alphabetical order.
+    """Find the images that inputs stand for, each once, in input order; within a folder, in alphabetical order.
 
     Unreadable folders, and with `search.recursive` links to folders outside, are listed with their problem.
 

@@ -79,7 +79,7 @@ def plan_work(
 ) -> JobList:
     """Find the images and choose the paths of their results; nothing is opened or created.
 
-    Jobs that cannot be done carry their problem: unreadable folders, and all but the first of several images with the
+    Jobs that cannot be done state their problem: unreadable folders, and all but the first of several images with the
     same place.
 
     Args:

@@ -114,7 +114,7 @@ class Journal:
             self._write_settings(replaces=self._earlier is not None)
 
     def finish(self) -> None:
-        """Record that all jobs are done: from now on foreign files are not replaced any more."""
+        """Record that all jobs are done: from now on, foreign files are no longer replaced."""
         if self._earlier is not None and self._earlier.replaces:
             self._write_settings(replaces=False)
 
@@ -126,7 +126,7 @@ class Journal:
         """Append the entry of an image whose results are written. Thread-safe.
 
         Args:
-            place: Of the results.
+            place: Place of the results.
             source: The image file.
             state: Its `file_state` from before it was read.
             facts: Further fields of the entry.
@@ -289,9 +289,9 @@ def _name(source: Path) -> str:
 
 
 def file_state(*files: Path) -> FileState:
-    """Return size and modification time, of several files the sums: they change when a file is replaced.
+    """Return size and modification time, summed over several files; they change when a file is replaced.
 
-    None for both if one is no file.
+    Both are None if a path is not a file.
     """
     try:
         facts = [file.stat() for file in files]

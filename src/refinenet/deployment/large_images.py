@@ -41,7 +41,7 @@ from refinenet.io.shrinking import find_factor, shrink_image
 WINDOW = (768, 768)
 """Height and width of windows; with the bundled model, the process stays below 2 GiB (`benchmarks/large.py`)."""
 OVERLAP = 0.75
-"""Share of its side by which a window overlaps the next one, at least.
+"""Minimum overlap of neighbouring windows, as a share of their side.
 
 With windows moved, labels of the bundled model agree in 98.4 % of the pixels at 0.25, 99.6 to 99.7 % at 0.5, 99.7 to
 99.8 % at 0.66 and 99.9 % at 0.75. The differences are spread evenly: not seams, but the network's response to other
@@ -109,7 +109,7 @@ def segment_large(
             first output.
         window: Height and width of the windows, in pixels; by default 768 by 768, or larger by as much as the model
             reduces the image.
-        overlap: Least share of its side by which a window overlaps the next one.
+        overlap: Minimum overlap of neighbouring windows, as a share of their side.
         abstain_below: Pixels with less confidence get no class, but the label set's ignore index.
         reading: Bands to read, and their values for black and white.
         rendering: Choices for pictures; colours of values need limits, outlines and legends are not drawn.
@@ -165,7 +165,7 @@ def refuse_files(source: Path, renderers: Sequence[Renderer]) -> None:
     """Refuse kinds of files that cannot be written in windows.
 
     Raises:
-        ValueError: one is no picture; names the image.
+        ValueError: one is not a picture; the message names the image.
     """
     unsupported = [renderer.kind for renderer in renderers if not renderer.is_picture]
     if unsupported:

@@ -59,7 +59,7 @@ def check_target(target: Path, kind: Kind | None, outputs: Sequence[OutputSpec] 
 
     Args:
         target: The file.
-        kind: What to write; None for what is usual.
+        kind: What to write; None for the default.
         outputs: Outputs of the network.
 
     Raises:

@@ -359,10 +359,10 @@ class PredictionModel:
         return self._segmenter.predict_outputs(image.pixels, abstain_below, image.valid)
 
     def run_by(self, wrap: Callable[[Backend], Backend]) -> Self:
-        """Return a model that shares everything with this one, and runs its network by another backend.
+        """Return a model that shares everything with this one but runs its network with another backend.
 
         Args:
-            wrap: Takes the backend of this model and returns the one around it.
+            wrap: Takes the backend of this model and returns one that wraps it.
         """
         copied = object.__new__(type(self))
         copied.__dict__.update(self.__dict__)

@@ -133,7 +133,7 @@ def _region(label: int, starts: Lengths, ends: Lengths, pixels: int, height: int
 
 
 def compress(counts: Lengths) -> str:
-    """Encode run lengths as COCO's text: from the fourth on as differences to the one before last, 5 bits a character.
+    """Encode run lengths as COCO's text: from the fourth on as differences from the last but one, 5 bits each.
 
     Source: `rleToString` in pycocotools' `maskApi.c`.
     """

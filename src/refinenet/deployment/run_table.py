@@ -19,7 +19,7 @@ class AreaTable:
         path: The `.csv` or `.parquet` file.
 
     Raises:
-        ValueError: the suffix is another one, or a package is missing.
+        ValueError: the suffix is not one of these, or a package is missing.
         OSError: the file cannot be written.
     """
 

@@ -124,7 +124,7 @@ class SegmentationModel(VideoModel):
         """Segment image files and write the results; unreadable files are skipped and reported.
 
         A journal in the folder of results (`deploy.json`, `deploy.jsonl`) makes an interrupted run resumable: results
-        of the same model and settings are not computed again while their images are unchanged.
+        of the same model and settings are not recomputed while their images are unchanged.
 
         Args:
             sources: Image files, folders, patterns such as `"photos/**/*.jpg"`, and `"@list.txt"` for a text file that
@@ -134,7 +134,7 @@ class SegmentationModel(VideoModel):
                 "confidence", "probabilities" (`.npz`), "coco" (COCO JSON with run lengths), "geojson", or "polygons"
                 for the last two; and those of other outputs, as for `deploy`. Several kinds get a folder each.
             recursive: Whether to include subfolders, which results keep.
-            overwrite: Whether to compute existing results again and to replace files that are in the way.
+            overwrite: Whether to recompute existing results and to replace files that are in the way.
             abstain_below: As for `segment`.
             progress: Whether to show progress on standard error.
             bands: As for `segment`.

@@ -64,16 +64,17 @@ class SharedModel(SegmentationModel):
         """Upload the model to the Hugging Face Hub: model file, model card, example picture, and a certificate.
 
         Args:
-            repository: "owner/name"; made if it does not exist.
-            licence: Identifier such as "cc-by-nc-4.0"; by default the words of the model file. It must be as strict as
-                these, and as the terms of the published dataset that the model was trained on.
+            repository: "owner/name"; created if it does not exist.
+            licence: Identifier such as "cc-by-nc-4.0"; by default the licence text of the model file. It must be at
+                least as strict as that licence, and as the terms of the published dataset that the model was trained
+                on.
             example: Image for the example picture, by default a drawn street (none for models of other bands).
             certificate: Certificate of an export of the same weights.
             private: Whether a new repository is private.
             message: Message of the commit.
 
         Returns:
-            The address, pinned to the new commit: `RefineNet(model=address)` loads these weights for ever.
+            The address, pinned to the new commit: `RefineNet(model=address)` always loads these weights.
 
         Raises:
             ValueError: the name, the licence or the certificate is not allowed, the model is an exported graph, or you

@@ -1,4 +1,4 @@
-"""A run among processes and machines: the group of processes that torchrun starts, and versions and hardware of a run.
+"""Distributed runs: the group of processes that torchrun starts, and the versions and hardware of a run.
 
 Begin with `processes.launch` and `environment.describe_run`.
 """

@@ -1,4 +1,4 @@
-"""Defaults of an export, apart from what makes one, so that they are known without PyTorch."""
+"""Defaults of an export, in a module of their own, so that they can be read without PyTorch."""
 
 SIZES = ((360, 480), (512, 512))
 """Heights and widths of the images for timing."""

@@ -1,4 +1,4 @@
-"""A dataset folder that takes labels: which samples it has, where new ones belong, and copies of what is replaced.
+"""A dataset folder that takes labels: its samples, the places of new ones, and copies of replaced files.
 
 Shape letters: H height, W width, K classes.
 """
@@ -26,7 +26,7 @@ from refinenet.labels import LabelMap, LabelSet
 
 CLASSES_FILE = "classes.yaml"
 LOG_FILE = "labels_taken.jsonl"
-"""File in the dataset with a line for each image that labels were taken for."""
+"""File in the dataset with a line for each image whose labels were taken."""
 BEFORE = ".before"
 """Hidden folder in the dataset with copies of replaced files, in a numbered folder for each time."""
 VAL_SHARE = 0.2
@@ -69,7 +69,7 @@ class GrowingDataset:
         return found
 
     def choose_splits(self, stems: Sequence[str], group: str | None, val: float) -> dict[str, str]:
-        """Choose the splits of new samples: that of their group, or for new groups so that "val" keeps its share.
+        """Choose the splits of new samples: that of their group or, for new groups, one that keeps the share of "val".
 
         Args:
             stems: Stems of the new samples.
@@ -124,7 +124,7 @@ class GrowingDataset:
         """Write a mask in the encoding of the dataset.
 
         Raises:
-            ValueError: Masks are painted in colours, none of which means void, and pixels have no class.
+            ValueError: Some pixels have no class, and masks are painted in colours, none of which means void.
         """
         encoding, label_set = self.encoding, self.label_set
         if encoding.kind == "colours":
@@ -146,7 +146,7 @@ class GrowingDataset:
         return self.label_set.colours if path is None else read_palette(path)
 
     def list_file(self, split: str) -> Path | None:
-        """Return the list of a split's samples; None if folders say which these are."""
+        """Return the file that lists a split's samples; None if the splits are folders."""
         names = [split, *(alias for alias, name in _ALIASES.items() if name == split)]
         places = [folder / f"{name}.txt" for folder in (self.root, self.root / _VOC_LISTS) for name in names]
         return next((path for path in places if path.is_file()), None)
@@ -179,7 +179,7 @@ def _paint(labels: LabelMap, encoding: MaskEncoding) -> np.ndarray:
     if (labels == label_set.ignore_index).any():
         if not encoding.ignored_colours:
             raise ValueError(
-                f"{encoding.origin} has no colour for pixels without a class, and there are such: add one, such as "
+                f"{encoding.origin} has no colour for pixels without a class, but there are some: add one, such as "
                 "`ignore: [[255, 255, 255]]`, or label all pixels."
             )
         table[label_set.ignore_index] = encoding.ignored_colours[0]
@@ -228,7 +228,7 @@ class Placed:
 
 
 class Installation:
-    """The change of a dataset: files that it replaces are copied first, and each step is whole or not done at all.
+    """A change of a dataset: files to be replaced are copied first, and each step is done completely or not at all.
 
     Args:
         dataset: The dataset.

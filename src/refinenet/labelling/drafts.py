@@ -1,8 +1,8 @@
-"""Drafts of labels for a folder of images: a model's predictions, or id masks, in the format of an annotation tool.
+"""Draft labels for a folder of images: a model's predictions, or id masks, in the format of an annotation tool.
 
-The ids are written first (`predicted/` in the output folder, resumable as every run over files), then converted image
+The ids are written first (`predicted/` in the output folder, resumable like every run over files), then converted image
 by image, so that memory does not grow with the number of images. `drafts.json` records what was written: `taking` needs
-it to find out what a person has changed.
+it to find out what has been changed.
 
 Shape letters: H height, W width.
 """
@@ -200,9 +200,9 @@ def write_labels(
     recursive: bool = False,
     progress: bool = True,
 ) -> DraftSet:
-    """Write drafts of labels for images, in the format of an annotation tool, for a person to correct.
+    """Write draft labels for images, in the format of an annotation tool, to be corrected by a person.
 
-    A run that was interrupted continues where it stopped when it is called again.
+    An interrupted run continues where it stopped when the function is called again.
 
     Args:
         images: A folder, image files, patterns, or "@list.txt", as for `RefineNet.deploy_files`.
@@ -210,14 +210,14 @@ def write_labels(
         model: A `RefineNet` whose predictions become the drafts.
         masks: Instead of a model, a folder of PNG files of ids with a `classes.yaml`.
         file_format: A name of `FORMATS`: "cvat", "coco", "label-studio", "labelme", "roboflow", "supervisely" or "png".
-        shapes: "masks" or "polygons"; by default what the tool's users edit.
-        simplify: Largest distance, in pixels, of polygons from the borders that they stand for; neighbours share the
-            simplified border. 0 follows the edges of pixels exactly.
-        min_area: Regions with fewer pixels go to the neighbour with the longest common border.
-        min_confidence: Confidence in [0, 1]; pixels with less are left to the person, and labelled "void".
+        shapes: "masks" or "polygons"; by default the shapes usually edited in the tool.
+        simplify: Largest distance, in pixels, between a polygon and the border that it approximates; neighbours share
+            the simplified border. 0 follows the edges of pixels exactly.
+        min_area: Regions with fewer pixels are merged into the neighbour with the longest common border.
+        min_confidence: Confidence in [0, 1]; pixels with less are labelled "void", for a person to decide.
         first_id: Id of the first class in COCO's files.
-        image_prefix: For Label Studio, what comes before an image's name in its address; by default
-            "/data/local-files/?d=FOLDER/" with the name of the folder of images.
+        image_prefix: For Label Studio, the beginning of each image's address; by default "/data/local-files/?d=FOLDER/"
+            with the name of the folder of images.
         recursive: Whether to include subfolders.
         progress: Whether to show progress on standard error.
 
@@ -254,7 +254,7 @@ def write_labels(
 def convert(drafts: DraftSet, *, progress: bool = True) -> DraftSet:
     """Write the files of drafts whose ids exist, and their record.
 
-    Images whose ids cannot be read are left out; their reasons are in `failed` of the result.
+    Images whose ids cannot be read are left out; `failed` of the result has the reasons.
 
     Raises:
         ValueError: No draft is left.
@@ -366,7 +366,7 @@ def _copy_masks(
 
 
 def render(drafts: DraftSet, draft: Draft, label_set: LabelSet, folder: Path) -> LabelMap:
-    """Return what an unchanged draft reads as after the way through its format: the base of a comparison.
+    """Return an unchanged draft as it reads back from its format, for comparison with an export.
 
     Args:
         drafts: The drafts that it belongs to.

@@ -1,4 +1,4 @@
-"""Journal of a pass over many images: what is known of each, line by line, so that a killed pass goes on."""
+"""Journal of a pass over many images: one line per finished image, so that an interrupted pass can continue."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class ImageJournal:
         return len(self._entries)
 
     def find(self, name: str, state: Mapping[str, Any]) -> Entry | None:
-        """Return the entry of an image; None if there is none, or the image has changed since.
+        """Return the entry of an image; None if there is none or the image has changed since.
 
         Args:
             name: Name of the image.
-            state: What changes when its files do, such as their sizes and times.
+            state: A value that changes when its files do, such as their sizes and times.
         """
         entry = self._entries.get(name)
         return entry if entry is not None and all(entry.get(key) == value for key, value in state.items()) else None

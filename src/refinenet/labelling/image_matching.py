@@ -1,7 +1,7 @@
-"""Which image the labels of an export belong to: by its name, and where that is not enough, by its contents.
+"""Matching of exported labels to images: by name and, where that is not enough, by content.
 
-Tools drop folders and suffixes, and a dataset may have the same image under another name, or another image of the same
-name: the first would end up in two splits, the second would lose its labels.
+Tools drop folders and suffixes, and a dataset may have the same image under another name, which could end up in two
+splits, or another image of the same name, which would lose its labels.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from refinenet.labelling.drafts import DraftImage, DraftSet
 from refinenet.labelling.formats.base import ToolExport, strip_suffix
 
 _RENAMED = re.compile(r"_(jpe?g|png|bmp|tiff?|webp)\.rf\.[0-9A-Za-z]+$")
-"""What Roboflow puts behind the name of an image."""
+"""The text that Roboflow appends to the name of an image."""
 _CLOSE = 8.0
 """Mean difference of pixels (of 255) up to which two files show the same image, one of them compressed again."""
 
 
 @dataclass(frozen=True)
 class MatchedImage:
-    """An item of an export, and what belongs to it."""
+    """An item of an export and its image."""
 
     item: str
     stem: str

@@ -1,4 +1,4 @@
-"""All labelled images of a dataset, whatever split they are in, and the groups of related ones among them."""
+"""All labelled images of a dataset, from every split, and the groups of related images among them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small regions of a label map, given to their neighbours.
+"""Small regions of a label map, merged into their neighbours.
 
 Shape letters: H height, W width.
 """
@@ -15,7 +15,7 @@ from refinenet.labels import LabelMap
 
 
 def drop_specks(labels: LabelMap, min_area: int) -> LabelMap:
-    """Give each region that is smaller than an area to the neighbour with which it shares the longest border.
+    """Merge each region smaller than an area into the neighbour with the longest common border.
 
     The smallest go first, so that a speck inside another one vanishes with it. A region that fills the image stays.
 

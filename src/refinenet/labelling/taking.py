@@ -1,8 +1,7 @@
-"""Corrected labels back into a dataset: only what changed, checked before, with copies of what is replaced and a log.
+"""Import of corrected labels into a dataset: only what changed, after checks, with copies of replaced files and a log.
 
-What a person changed is found by comparison with the drafts: pixels that came back as they were written keep the labels
-that the dataset has, or for new images those that were predicted, so that a simplified polygon changes nothing that
-nobody touched.
+Changes are found by comparison with the drafts: pixels that come back unchanged keep the dataset's labels or, in new
+images, the predicted ones, so that a simplified polygon that nobody touched changes nothing.
 
 Shape letters: H height, W width.
 """
@@ -46,7 +45,7 @@ Action = Literal["new", "changed", "unchanged", "left out"]
 
 @dataclass(frozen=True, kw_only=True)
 class TakenImage:
-    """What became of the labels of one image."""
+    """Outcome for the labels of one image."""
 
     name: str
     """Its stem in the dataset, or the export's name of an image that was left out."""
@@ -110,7 +109,7 @@ def take_labels(
     check: bool = True,
     progress: bool = True,
 ) -> Taken:
-    """Take the labels that an annotation tool has exported into a dataset of images and masks.
+    """Import labels exported by an annotation tool into a dataset of images and masks.
 
     The doctor checks all of them before anything is changed. Files that are replaced are copied to `.before/` in the
     dataset, and `labels_taken.jsonl` there gets a line for each image. A second call with the same export changes
@@ -118,19 +117,20 @@ def take_labels(
 
     Args:
         export: A folder, a zip archive or a JSON file, in any format of `FORMATS`.
-        into: The dataset's folder; a new one is made with `images/`, `masks/`, `classes.yaml` and lists of the splits.
-        drafts: The folder that `write_labels` wrote: says which pixels a person changed, and where the images are.
+        into: The dataset's folder; if missing, it is created with `images/`, `masks/`, `classes.yaml` and lists of the
+            splits.
+        drafts: The folder that `write_labels` wrote; it tells which pixels were changed, and where the images are.
         images: Folder of the images, for those that neither the dataset nor `drafts` nor the export has.
-        output: Folder for a copy of the dataset that takes the labels instead; new or empty.
-        only_corrected: Whether to leave out images that came back exactly as they were proposed.
+        output: New or empty folder for a copy of the dataset, which is changed instead of the original.
+        only_corrected: Whether to leave out images that come back exactly as they were proposed.
         group: As for `refinenet data split`: new images join the split of their group.
-        val: Share of images for validation that new groups keep to.
-        check: Whether the doctor may refuse what would stop training.
+        val: Share of images for validation, which new groups preserve.
+        check: Whether to refuse labels in which the doctor finds errors that would stop training.
         progress: Whether to show progress on standard error.
 
     Raises:
-        ValueError: The export or the dataset is damaged or not recognised, a label is no class of the dataset, or the
-            doctor found something that would stop training; nothing was changed.
+        ValueError: The export or the dataset is damaged or not recognised, a label is not a class of the dataset, or
+            the doctor found errors that would stop training; nothing was changed.
         FileExistsError: `output` is not empty.
         FileNotFoundError: The export or the drafts are missing.
         OSError: A file cannot be read or written.

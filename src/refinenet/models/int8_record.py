@@ -1,4 +1,4 @@
-"""Int8 record: what a quantisation found, so that a model file can be run in int8 without any image.
+"""Int8 record: results of a quantisation, with which a model file runs in int8 without any image.
 
 The record is an entry "int8" in the header of a model file. It holds what depends on images: the ranges of feature maps
 and the corrections of biases. Int8 weights follow from the weights in the file.

@@ -1,7 +1,7 @@
-"""Licences of weights: what they restrict, as far as their words tell, and which may follow on which.
+"""Licences of weights: their restrictions, as far as their wording shows, and which licence may replace which.
 
-Identifiers are those of model cards on the Hugging Face Hub (https://huggingface.co/docs/hub/repositories-licenses). A
-check by words is no legal advice: it catches a licence that plainly permits what the origin forbids.
+Identifiers are those of model cards on the Hugging Face Hub (https://huggingface.co/docs/hub/repositories-licenses).
+Checking words is not legal advice: it catches a licence that plainly permits what the original forbids.
 """
 
 from __future__ import annotations

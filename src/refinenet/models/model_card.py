@@ -1,4 +1,4 @@
-"""Model card: what the header of a model file or of an exported file says of its weights.
+"""Model card: description of the weights in the header of a model file or an exported file.
 
 The format is described in `model_file`. Nothing here needs PyTorch.
 """

@@ -1,4 +1,4 @@
-"""What a user asks for: a model by its name or file, or options for a new network. Nothing here needs PyTorch."""
+"""Specification of a user's model: its name or file, or options for a new network. Nothing here needs PyTorch."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Continuing a finished run: a new, shorter run from its last model, on a dataset that has grown since.
 
-It differs from resuming, which goes on with the same run, data and settings. Old and new images are mixed, so that
-nothing is forgotten, and at the end the models before and after are compared on the validation split.
+This differs from resuming, which continues the same run with the same data and settings. Old and new images are mixed,
+so that nothing is forgotten, and at the end the models before and after are compared on the validation split.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class TrainArguments:
         if self.continue_from is not None and not (self.recipe is self.resume is self.stages is None):
             raise ValueError(
                 "A run is continued with the settings of the old one (continue_from): do not combine it with resume, "
-                "which goes on with an interrupted run itself, nor with stages or a recipe."
+                "which continues an interrupted run itself, nor with stages or a recipe."
             )
         if not isinstance(self.root, str | os.PathLike | None):
             raise ValueError(f"root must be a folder, not {self.root!r}.")

@@ -1,4 +1,4 @@
-"""Targets of a training: the ground truth of outputs besides classes, and what a network learns of their units."""
+"""Targets of a training run: the ground truth of outputs besides classes, and what a network learns of their units."""
 
 from __future__ import annotations
 

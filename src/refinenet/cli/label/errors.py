@@ -17,13 +17,13 @@ def errors(
         typer.Option(
             "--model",
             "-m",
-            help="Model, or run folder, that has not seen the images, instead of --folds. May be repeated; each image "
-            "is judged by the models that were not trained on it.",
+            help="Model or run folder that has not seen the images, instead of --folds. May be repeated; each image is "
+            "checked by the models that were not trained on it.",
         ),
     ] = None,
     folds: Annotated[
         int | None,
-        typer.Option(min=2, help="Train this many models, each on all images but those that it judges."),
+        typer.Option(min=2, help="Number of models to train; each checks the images that it was not trained on."),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("suspects"),
     first: Annotated[int, typer.Option("--first", "-n", min=1, help="Number of suspects to list.")] = 200,
@@ -31,55 +31,56 @@ def errors(
     root: Root = None,
     split: Annotated[
         list[str] | None,
-        typer.Option(help="Split to judge; may be repeated. Default: all with labels.", rich_help_panel=DATA),
+        typer.Option(help="Split to check; may be repeated. Default: all with labels.", rich_help_panel=DATA),
     ] = None,
     group: Annotated[
         str | None,
         typer.Option(
-            help="Regular expression; images whose first group matches the same text are in one fold. Default: names "
-            "without the last number.",
+            help="Regular expression; images whose first group matches the same text are put into one fold. Default: "
+            "names without the last number.",
             rich_help_panel=DATA,
         ),
     ] = None,
     unseen: Annotated[
         bool,
-        typer.Option("--unseen", help="I know that the models saw none of the images, even if no file shows it."),
+        typer.Option("--unseen", help="Confirm that the models saw none of the images, where no file proves it."),
     ] = False,
     size: Annotated[
         Literal["small", "medium", "large"] | None,
         typer.Option(
             metavar="SIZE",
-            help="Size of the new networks of --folds: small (default), medium or large.",
+            help="Size of the networks that --folds trains: small (default), medium or large.",
             rich_help_panel=NETWORK,
         ),
     ] = None,
     start: Annotated[
         str | None,
         typer.Option(
-            help="Model that the trainings of --folds start from, instead of --size; it has to be trained on other "
+            help="Model from which --folds starts training, instead of --size; it must have been trained on other "
             "images, such as camvid.",
             rich_help_panel=NETWORK,
         ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Epochs of each training of --folds. Default: 50.", rich_help_panel=SETTINGS)
+        int | None, typer.Option(help="Epochs of each run of --folds. Default: 50.", rich_help_panel=SETTINGS)
     ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Any other setting of these trainings, as for `refinenet train`. May be repeated.",
+            help="Any other setting of these runs, as for `refinenet train`. May be repeated.",
             rich_help_panel=SETTINGS,
         ),
     ] = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find labels that are likely wrong, judged by models that were not trained on the image.
+    """Find labels that are likely wrong, using models that were not trained on the image.
 
-    Writes suspects.html (a page to go through them), suspects.csv and suspects.json, regions/ (where they are),
-    proposals/ (the labels with what the models say instead), and these for an annotation tool. A stopped run continues.
+    Writes suspects.html (a page for reviewing them), suspects.csv, suspects.json,
+    regions/ (where they are) and proposals/ (the labels with the predictions in
+    their place), also for an annotation tool. An interrupted run continues.
     """
     chosen = join_settings({"epochs": epochs}, settings)
     _check_usage(model, folds, {"--size": size, "--start": start, "--group": group, "--epochs": epochs}, settings)
@@ -109,8 +110,7 @@ def _check_usage(
 ) -> None:
     if bool(model) == (folds is not None):
         raise typer.BadParameter(
-            "pass models that have not seen the images (--model), or let the command train such models (--folds 5): "
-            "one of the two.",
+            "pass either models that have not seen the images (--model), or --folds 5, which trains such models.",
             param_hint="--model",
         )
     idle = [name for name, value in {**of_folds, "--set": settings}.items() if value is not None]

@@ -35,7 +35,7 @@ def next_images(
             "--labelled",
             "-d",
             metavar="DATASET",
-            help=f"Dataset of the images that have labels: the chosen ones are unlike them. {DATASET_HELP}",
+            help=f"Dataset of the images that have labels; the chosen images differ from them. {DATASET_HELP}",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -53,8 +53,9 @@ def next_images(
 ) -> None:
     """Choose the images to label next: those whose labels should improve a model most.
 
-    Writes todo.csv and todo.json (the images with the reasons), todo.txt (for other commands: @todo/todo.txt),
-    sheet.jpg (why), and drafts/ (what the model predicts, for an annotation tool). A stopped run continues.
+    Writes todo.csv and todo.json (the images with the reasons), todo.txt (for
+    other commands: @todo/todo.txt), sheet.jpg (a contact sheet) and drafts/ (the
+    predictions, for an annotation tool). An interrupted run continues.
     """
     announce = default_model_notice(context, model)
     from refinenet.deployment.image_search import refuse_missing

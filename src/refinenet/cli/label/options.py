@@ -31,7 +31,7 @@ Simplify = Annotated[
     typer.Option(
         min=0,
         metavar="PIXELS",
-        help="Simplify polygons, by at most this distance in pixels; neighbours keep a common border. 0 is exact.",
+        help="Simplify polygons by at most this distance in pixels; neighbours keep a common border. 0 is exact.",
         rich_help_panel=DRAFTS,
     ),
 ]
@@ -40,7 +40,7 @@ MinArea = Annotated[
     typer.Option(
         min=0,
         metavar="PIXELS",
-        help="Give regions of fewer pixels to the neighbour with the longest common border.",
+        help="Merge regions of fewer pixels into the neighbour with the longest common border.",
         rich_help_panel=DRAFTS,
     ),
 ]
@@ -50,7 +50,7 @@ MinConfidence = Annotated[
         min=0,
         max=1,
         metavar="SHARE",
-        help="Leave pixels with a lower confidence to the person, labelled void.",
+        help="Label pixels with a lower confidence as void, for you to decide.",
         rich_help_panel=DRAFTS,
     ),
 ]
@@ -70,6 +70,6 @@ Drafts = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="The folder that `refinenet label write` wrote: finds the images, and what a person has changed.",
+        help="Folder written by `refinenet label write`; it tells where the images are and which pixels you changed.",
     ),
 ]

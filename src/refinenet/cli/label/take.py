@@ -21,19 +21,19 @@ def take(
             "LabelMe, Roboflow, Supervisely, PNG masks)."
         ),
     ],
-    into: Annotated[Path, typer.Option(metavar="DIR", help="Dataset folder of images and masks; a new one is made.")],
+    into: Annotated[Path, typer.Option(metavar="DIR", help="Dataset folder of images and masks; created if missing.")],
     drafts: Drafts = None,
     images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the images, if neither drafts nor dataset have them.")
+        Path | None, typer.Option(metavar="DIR", help="Folder of the images, if neither drafts nor dataset has them.")
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="DIR", help="Leave the dataset as it is, and change a copy in this folder."
+            "--output", "-o", metavar="DIR", help="Change a copy of the dataset in this folder, not the dataset itself."
         ),
     ] = None,
     only_corrected: Annotated[
-        bool, typer.Option("--only-corrected", help="Leave out images that came back exactly as they were proposed.")
+        bool, typer.Option("--only-corrected", help="Leave out images that come back exactly as they were proposed.")
     ] = False,
     group: Annotated[
         str | None,
@@ -41,7 +41,7 @@ def take(
     ] = None,
     val: Annotated[float, typer.Option(min=0, max=1, help="Share of images for validation.")] = 0.2,
     no_check: Annotated[
-        bool, typer.Option("--no-check", help="Take labels that the doctor finds fault with, too.")
+        bool, typer.Option("--no-check", help="Take labels even if the doctor finds errors in them.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -29,7 +29,7 @@ def write(
     ] = "camvid",
     masks: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Instead of a model: a folder of PNG files of ids, with a classes.yaml."),
+        typer.Option(metavar="DIR", help="Folder of PNG files of ids with a classes.yaml, instead of a model."),
     ] = None,
     file_format: Format = "cvat",
     shapes: Shapes = None,

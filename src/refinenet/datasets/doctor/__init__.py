@@ -1,4 +1,4 @@
-"""The dataset doctor: finds problems of a dataset before training does, and writes repaired copies.
+"""The dataset doctor: finds problems in a dataset before training does, and writes repaired copies.
 
 Begin with `examination.examine`, which shows the order of events: `source` and `listing` pair files, `scan` reads each
 file once, the rules turn the results into `findings`, and `report` prints them. `repair.fix` writes the copy.

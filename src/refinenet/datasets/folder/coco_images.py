@@ -1,4 +1,4 @@
-"""Files of the images that a COCO file names; what is missing is described, with where it seems to be."""
+"""Files of the images that a COCO file names; descriptions of missing ones, with their probable location."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ from refinenet.models.model_card import ModelCard, make_header
 from refinenet.models.tensor_files import digest
 
 _VALUE_SUFFIXES = {suffix for row in OUTPUT_KINDS.values() for suffix in row.contents}
-"""Suffixes of files of values that are no pictures."""
+"""Suffixes of files of values that are not pictures."""
 
 RayDevice = Literal["cpu", "cuda"]
 

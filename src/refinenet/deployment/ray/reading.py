@@ -1,4 +1,4 @@
-"""Reading of images in Ray's processes, and the count of those that died over an image; nothing here needs PyTorch.
+"""Reading of images in Ray's processes, and a count of the processes that died on an image; nothing here needs PyTorch.
 
 Tables are PyArrow's, with one row.
 """
@@ -19,13 +19,13 @@ from refinenet.io.images import read_image
 from refinenet.io.sample_values import Decoded, Reading
 
 DEATHS = 3
-"""Processes that may die over an image before it is given up."""
+"""Number of processes that may die on an image before it is given up."""
 
 
 class Deaths:
     """Counter of the processes that died on each image, in a separate process, since a killed one cannot count itself.
 
-    Ray repeats the work of a killed process as often as it takes, which would be forever for an image that kills every
+    Ray retries the work of a killed process until it succeeds, which would never happen with an image that kills every
     process.
     """
 
@@ -34,7 +34,7 @@ class Deaths:
         self._deaths: Counter[str] = Counter()
 
     def begin(self, process: str, work: str) -> int:
-        """Record that a process begins some work, and return how many others died over it."""
+        """Record that a process begins some work, and return how many others died on it."""
         # A process announces each next piece of work, so another one that is still listed with this one is dead.
         for dead in [other for other, theirs in self._current.items() if theirs == work and other != process]:
             del self._current[dead]
@@ -44,7 +44,7 @@ class Deaths:
 
 
 def read_row(table: Any, deaths: Any, reading: Reading) -> Any:
-    """Read an image outside of the workers, which then need not wait for disks, networks and decoders.
+    """Read an image outside the workers, so that they do not wait for disks, networks and decoders.
 
     Args:
         table: A row with "index", "image" and "output".
@@ -81,7 +81,7 @@ def _read(image: str, reading: Reading) -> Decoded:
 
 
 def begin(deaths: Any, work: str, row: dict[str, Any]) -> int:
-    """Begin work on an image, and return how many processes died over it before.
+    """Begin work on an image, and return how many processes have died on it.
 
     Args:
         deaths: Ray's handle of a `Deaths`.
@@ -96,7 +96,7 @@ def begin(deaths: Any, work: str, row: dict[str, Any]) -> int:
 
 
 def give_up(row: dict[str, Any], count: int) -> str | None:
-    """Return a message if too many processes have died over an image."""
+    """Return a message if too many processes have died on an image."""
     if count < DEATHS:
         return None
     return (

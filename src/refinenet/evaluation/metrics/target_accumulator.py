@@ -1,4 +1,4 @@
-"""What accumulators of the errors of dense targets have in common.
+"""Base class of the accumulators of errors of dense targets.
 
 Shape letters: D channels of a target, H height, W width.
 """

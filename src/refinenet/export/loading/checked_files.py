@@ -1,7 +1,7 @@
 """Exported files that passed the sandbox, remembered on disk, so that they are not tested again at each start.
 
-What is remembered are the bytes that the sandbox accepted, under a hash of the file, of the versions of what checked
-and ran it, and of the rules. As translated networks, they are kept where only this user can write.
+The cache holds the bytes that the sandbox accepted, under a hash of the file, the versions of the programs that checked
+and ran it, and the rules. Like translated networks, they are kept where only this user can write.
 """
 
 from __future__ import annotations

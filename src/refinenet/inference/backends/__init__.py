@@ -1,9 +1,9 @@
 """Backends: ways to run a network, from prepared images to the maps of its outputs.
 
 `BACKENDS` lists them, `choose_backend` resolves "auto", and `open_backend` opens the result. A new backend is a module
-here, a name in `base.BackendName`, and a row of that table. `graph` runs graphs of OpenVINO and ONNX Runtime,
-`translated` networks that were translated to such graphs, `isolated` graphs of unknown memory use in a process with
-limited memory.
+here, a name in `base.BackendName`, and a row of that table. `graph` runs graphs of OpenVINO and ONNX Runtime;
+`translated` runs networks that were translated to such graphs; `isolated` runs graphs of unknown memory use in a
+process with limited memory.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Files and pictures of outputs of values: depths, normals, quantities. `subject` says what a file shows, and how."""
+"""Files and pictures of depth, normals and other quantities. `subject` determines what a file shows, and how."""

@@ -1,4 +1,4 @@
-"""Models for cross-validation: for the images of each fold one that was trained on the others alone."""
+"""Models for cross-validation: one for each fold, trained only on the images of the other folds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from refinenet.models import ModelSpec, Network
 from refinenet.training import RunFolder, TrainArguments, prepare_runs, take_fingerprint
 
 VALIDATION = 16
-"""Images of a fold on which its training is followed; no epoch is chosen by them."""
+"""Number of images of a fold on which its training is monitored; they do not select the epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,9 @@ class Fold:
     number: int
     """From 1."""
     images: tuple[int, ...]
-    """Indices of the images that its model judges."""
+    """Indices of the images that its model checks."""
     others: tuple[int, ...]
-    """Indices of those that its model is trained on."""
+    """Indices of the images that its model is trained on."""
 
 
 def deal_folds(images: LabelledImages, count: int, group: str | None = None, *, show: bool = True) -> list[Fold]:
@@ -49,7 +49,7 @@ def deal_folds(images: LabelledImages, count: int, group: str | None = None, *, 
     """
     total = len(images.names)
     if count < 2 or total < 2 * count:
-        raise ValueError(f"{total} images cannot be dealt into {count} folds: there must be 2 or more, of 2 or more.")
+        raise ValueError(f"{total} images cannot be split into {count} folds: use 2 or more folds of 2 or more images.")
     groups = images.groups(group)
     if len(groups) < count:
         print_note(
@@ -92,7 +92,7 @@ def train_fold(
         progress: Whether to show progress.
 
     Returns:
-        The model after the last epoch, which no image of the fold has chosen.
+        The model after the last epoch; no image of the fold has influenced its choice.
 
     Raises:
         ValueError: A setting is not valid, an image or a mask cannot be used, or the folder holds a model that was

@@ -1,4 +1,4 @@
-"""Judging of label maps by models that never saw their images, image by image; a killed pass goes on where it was."""
+"""Check of label maps by models that never saw their images; an interrupted pass continues where it stopped."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Judge:
     models: tuple[Path, ...]
     """Their files; the mean of their probabilities counts."""
     images: tuple[int, ...]
-    """Indices of the images, none of which any of the models was trained on."""
+    """Indices of the images; none of the models was trained on any of them."""
 
 
 def open_judge(path: Path, device: str | torch.device | None = None) -> SharedModel:
@@ -68,7 +68,7 @@ def judge_all(
     Args:
         images: The images.
         judges: Who judges which of them.
-        journal: Of what is judged already.
+        journal: Records the images that are finished.
         folder: Folder for the maps of suspects, `REGIONS/SPLIT/NAME.png`: 0, or the number of the suspect.
         device: As for `models.choose_device`.
         progress: Whether to show progress.

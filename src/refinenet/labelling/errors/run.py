@@ -1,4 +1,4 @@
-"""Search for label errors: judge each image by models that never saw it, and list the regions that they contradict."""
+"""Search for label errors: check images with models that never saw them, and list the regions that they contradict."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FIRST = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Folds:
-    """Cross-validation: as many models as folds, each trained on all images but those of its fold."""
+    """Cross-validation: one model for each fold, trained on all images except those of the fold."""
 
     count: int = 5
     """Number of folds, at least 2."""
@@ -51,15 +51,15 @@ class LabelErrors:
     folder: Path
     """Folder of the results."""
     judged: int
-    """Number of images that were judged."""
+    """Number of images that were checked."""
     left_out: int
-    """Number of images that were not, as all models were trained on them."""
+    """Number of images that were not checked, because all models were trained on them."""
     suspects: tuple[ScoredSuspect, ...]
     """All suspects, the most likely label errors first."""
     listed: int
     """How many of them are in the table and on the page."""
     page: Path
-    """The page to go through them."""
+    """The page for reviewing them."""
     drafts: DraftSet | None
     """Proposals for an annotation tool; None without suspects or image files."""
 
@@ -77,7 +77,7 @@ class LabelErrors:
 
     def describe(self) -> str:
         """Describe the outcome in a sentence or two."""
-        left_out = f" {self.left_out} images were not judged: the models were trained on them." if self.left_out else ""
+        left_out = f" {self.left_out} images were not checked: the models saw them." if self.left_out else ""
         advice = ""
         if self.drafts is not None:
             take = f"refinenet label take EXPORT --drafts {self.folder} --into DATASET"
@@ -102,21 +102,21 @@ def find_label_errors(
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> LabelErrors:
-    """Find regions whose label is likely wrong, and write a table, their masks, proposals, and a page to go through.
+    """Find regions whose label is likely wrong, and write a table, their masks, proposals, and a page for reviews.
 
-    Labels are judged only by models that were not trained on them: those of `folds`, which are trained for it, or
-    `models`, whose files and run folders have to show what they were trained on. A killed search goes on where it was;
-    finished folds are not trained again.
+    Labels are checked only by models that were not trained on them: those of `folds`, which are trained for this
+    purpose, or `models`, whose files or run folders must record what they were trained on. An interrupted search
+    continues where it stopped; finished folds are not trained again.
 
     Args:
         dataset: As for `datasets.open_dataset`.
         output: Folder for the results, created if missing.
-        models: Model files, or run folders, instead of folds; an image is judged by those that did not see it.
+        models: Model files or run folders, instead of folds; an image is checked by those that did not see it.
         folds: Cross-validation, instead of models.
         root: Folder of a named dataset.
-        splits: Splits to judge; by default all that have labels.
-        unseen: Whether the caller warrants that models (or what the folds start from) saw none of the images, where
-            files do not show it.
+        splits: Splits to check; by default all that have labels.
+        unseen: Whether the caller confirms that the models (or the model that the folds start from) saw none of the
+            images, where no file proves it.
         first: Number of suspects to list.
         file_format: Annotation tool to write proposals for, as for `write_labels`.
         device: As for `models.choose_device`.
@@ -127,12 +127,12 @@ def find_label_errors(
 
     Raises:
         FileNotFoundError: The data or a model are missing.
-        ValueError: Not exactly one of `models` and `folds` is given, the models were trained on all images or may have
+        ValueError: Both or neither of `models` and `folds` are given, the models were trained on all images or may have
             been, an image or a label map cannot be used, or the folder holds results of other settings.
         OSError: A file cannot be read or written.
     """
     if bool(models) == (folds is not None):
-        raise ValueError("Pass models that have not seen the images, or folds to train such models: one of the two.")
+        raise ValueError("Pass either models that have not seen the images, or folds, which train such models.")
     images, folder, tool = open_labelled(dataset, root, splits), Path(output), check_format(file_format)
     files = [_locate(model) for model in models]
     judges = _choose_judges(images, files, unseen=unseen, progress=progress)
@@ -183,8 +183,8 @@ def _find_seen(file: Path, images: LabelledImages, *, unseen: bool, progress: bo
     if seen.doubts and not unseen:
         raise ValueError(
             f"{'; '.join(seen.doubts)}. A model that was trained on an image agrees with its labels, right or wrong, "
-            "so it may not judge them. Train models for the purpose (--folds 5), or, if you know that this model has "
-            "never seen the images, say so (--unseen, unseen=True)."
+            "so it may not check them. Train models for this purpose (--folds 5) or, if you know that this model has "
+            "never seen the images, confirm it (--unseen, unseen=True)."
         )
     for doubt in seen.doubts:
         print_note(f"Warning: {doubt}. It judges all images, as you say that it has seen none.", enabled=progress)
@@ -192,7 +192,7 @@ def _find_seen(file: Path, images: LabelledImages, *, unseen: bool, progress: bo
 
 
 def _choose_judges(images: LabelledImages, files: Sequence[Path], *, unseen: bool, progress: bool) -> list[Judge]:
-    """Let each image be judged by the models that were not trained on it."""
+    """Let each image be checked by the models that were not trained on it."""
     seen = {file: _find_seen(file, images, unseen=unseen, progress=progress) for file in files}
     by_models: dict[tuple[Path, ...], list[int]] = defaultdict(list)
     for index in range(len(images.names)):
@@ -218,8 +218,8 @@ def _train_judges(
     start = folds.network.get("model")
     if start is not None and _find_seen(_locate(start), images, unseen=unseen, progress=progress):
         raise ValueError(
-            f"The folds would start from {start}, which was trained on images of {images.name}: what it knows of "
-            "their labels would stay. Start from another model, or from a new network (--size small)."
+            f"The folds would start from {start}, which was trained on images of {images.name} and has learnt "
+            "their labels. Start from another model, or from a new network (--size small)."
         )
     dealt = deal_folds(images, folds.count, folds.group, show=progress)
     judges = []

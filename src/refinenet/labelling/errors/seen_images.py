@@ -1,4 +1,4 @@
-"""What a model was trained on, as far as model files and run folders tell: no model may judge labels that it learnt."""
+"""Images that a model was trained on, as recorded in its files: no model may check labels that it learnt."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class SeenImages:
     indices: frozenset[int]
     """Of the images that it certainly learnt from."""
     doubts: tuple[str, ...] = ()
-    """Reasons why it may have learnt from others."""
+    """Reasons why it may have learnt from other images."""
 
 
 def find_seen(model: Path, card: ModelCard, images: LabelledImages) -> SeenImages:
     """Find the images that a model, or the model that it started from, was trained on.
 
     The run folder of a model names its dataset, whose fingerprint shows whether it is still the same; its images are
-    compared by their content. A model file alone has only the name of its dataset: of a published one the training
-    split was learnt; of a folder of the same name nobody can tell.
+    compared by content. A model file alone holds only the name of its dataset: for a published dataset, its training
+    split was learnt; for a folder of the same name, the images are unknown.
 
     Args:
         model: Its file.

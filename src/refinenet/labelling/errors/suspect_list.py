@@ -84,11 +84,11 @@ def write_drafts(
 ) -> DraftSet | None:
     """Write the proposals in the format of an annotation tool, for a person to accept or to correct.
 
-    The record of the drafts (`drafts.json`) names the labels of the dataset as what was there before, so that
-    `take_labels` takes accepted proposals as well as corrections, and nothing else.
+    The record of the drafts (`drafts.json`) names the labels of the dataset as the original ones, so that `take_labels`
+    takes accepted proposals as well as corrections, and nothing else.
 
     Returns:
-        The drafts; None if there are no suspects, or images are not files, as drawn ones.
+        The drafts; None if there are no suspects, or the images are not files (such as drawn ones).
 
     Raises:
         ValueError: There is no such format.

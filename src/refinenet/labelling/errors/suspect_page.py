@@ -1,4 +1,4 @@
-"""The page to go through suspects: one self-contained HTML file, rendered from the template `suspects.html`.
+"""The page for reviewing suspects: one self-contained HTML file, rendered from the template `suspects.html`.
 
 Shape letters: H height, W width.
 """
@@ -29,14 +29,14 @@ _PACKAGE = "refinenet.labelling.errors"
 AROUND = 1.0
 """Width of the surroundings that are shown on each side of a suspect, in sides of its box."""
 LEAST_SIDE = 64
-"""Least side of the part that is shown, in pixels of the image."""
+"""Minimum side of the part that is shown, in pixels of the image."""
 TILE = 300
 """Longer side of a picture on the page, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SuspectView:
-    """An image with its labels and what is proposed instead, all of one size."""
+    """An image with its labels and the proposed labels, all of one size."""
 
     image: Pixels
     """`(H, W, 3)` uint8 RGB."""

@@ -1,4 +1,4 @@
-"""Order of suspects: how likely the label of each is wrong, from how sure the model is and how it errs elsewhere."""
+"""Ranking of suspects: how likely each label is wrong, given the confidence of the model and its errors elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from refinenet.labelling.errors.suspects import LEAST_AREA, Suspect
 
 SURE = 0.01
-"""Doubt short of certainty that counts as certain."""
+"""Added to 1 - doubt, so that the evidence of the largest doubt stays finite."""
 USUAL_STRONG = 0.02
 """Share of images with as strong suspects of the same label and prediction at which a score is halved."""
 USUAL = 0.1
@@ -25,7 +25,7 @@ class ScoredSuspect:
     """Index of the image."""
     suspect: Suspect
     score: float
-    """In [0, 1); larger where the label is more likely wrong. It is no probability."""
+    """In [0, 1); larger where the label is more likely wrong. It is not a probability."""
 
 
 def score_suspects(found: Mapping[int, Sequence[Suspect]], images: int) -> list[ScoredSuspect]:
@@ -34,9 +34,9 @@ def score_suspects(found: Mapping[int, Sequence[Suspect]], images: int) -> list[
     The evidence e of a suspect is -log(1 - doubt + `SURE`) times the logarithm of its area, in units of 0.7 times the
     least area. It is divided by 1 + s / `USUAL_STRONG`, where s is the share of images with suspects of the same label
     and prediction and at least as much evidence, and by 1 + f / `USUAL`, where f is the share of images with any of
-    these: what a model takes for something else again and again is its own weakness more often than an error of the
-    labels (compare the thresholds by class of confident learning, Northcutt et al., JAIR 2021). The score is
-    e / (e + 1) of what is left.
+    these: a confusion that a model repeats in many images is more often its own weakness than an error in the labels
+    (compare the thresholds by class of confident learning, Northcutt et al., JAIR 2021). The score is e / (e + 1),
+    where e is the result.
 
     Args:
         found: Suspects by the index of their image.

@@ -1,4 +1,4 @@
-"""Suspects in one image: regions whose label a model that never saw the image contradicts with confidence.
+"""Suspects in one image: regions where a model that never saw the image confidently contradicts the label.
 
 Shape letters: H height, W width, K classes, R regions.
 """
@@ -22,8 +22,8 @@ Shares = npt.NDArray[np.float32]
 LEAST_AREA = 0.001
 """Least area of a suspect, as a share of the image's pixels."""
 OUTLINE = 0.006
-"""Width of the outlines of objects, as a share of the image's diagonal: where labels and predictions differ by no more
-than that, people draw differently."""
+"""Width of the outlines of objects, as a share of the image's diagonal: smaller differences between labels and
+predictions are normal variation between annotators."""
 LEAST_DOUBT = 0.3
 """Least difference between the probabilities of the predicted class and of the labelled one."""
 MOST = 40
@@ -58,10 +58,9 @@ class Suspect:
 def find_suspects(labels: LabelMap, probabilities: Shares, label_set: LabelSet) -> tuple[list[Suspect], Numbers]:
     """Find the suspects of an image.
 
-    A pixel is in doubt where the model gives another class than the label a probability that is larger by `LEAST_DOUBT`
-    or more; a suspect is a connected region of such pixels with one label, without parts that are thinner than an
-    outline. Void has no probability of its own: there the doubt is by how much the predicted class is more probable
-    than all others together.
+    A pixel is in doubt if the predicted class is more probable than the labelled one by `LEAST_DOUBT` or more. A
+    suspect is a connected region of such pixels with one label, without parts thinner than an outline. Void has no
+    probability of its own: there, the doubt is the margin of the predicted class over all others together.
 
     Args:
         labels: `(H, W)` ids.

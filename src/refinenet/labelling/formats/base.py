@@ -1,4 +1,4 @@
-"""What all formats of annotation tools have in common: drafts to write, and exports to read.
+"""Base of all annotation formats: drafts to write and exports to read.
 
 Shape letters: H height, W width, K classes.
 """
@@ -61,11 +61,12 @@ class DraftOptions:
     shapes: Shapes
     """Whether regions become masks, pixel by pixel, or polygons."""
     simplify: float = 1.0
-    """Largest distance, in pixels, of a polygon from the border that it stands for; 0 follows the pixels' edges."""
+    """Largest distance, in pixels, between a polygon and the border that it approximates; 0 follows the pixels'
+    edges."""
     first_id: int = 1
     """Id of the first class in COCO's files."""
     image_prefix: str = ""
-    """What a tool needs before an image's name to find it: the beginning of an address, for Label Studio."""
+    """Beginning of the address under which a tool finds an image, before its name; for Label Studio."""
     origin: str = ""
     """Where the labels come from, for tools that show it."""
 
@@ -77,7 +78,7 @@ class DraftOptions:
 
     @property
     def tool_labels(self) -> tuple[tuple[str, Colour], ...]:
-        """Names and colours of all classes and of void, in the order of ids; each colour once, and none black."""
+        """Names and colours of all classes and of void, in the order of ids; the colours are distinct and not black."""
         taken = {(0, 0, 0), VOID_COLOUR}
         spare = iter(colour for colour in voc_colours(256) if colour not in {*taken, *self.label_set.colours})
         colours = []
@@ -95,7 +96,7 @@ class DraftOptions:
 
     @property
     def void_name(self) -> str:
-        """Label of pixels without a class, for a person to decide: "void", unless a class is called so."""
+        """Label of pixels without a class, for a person to decide: "void", unless a class has that name."""
         taken = {name.lower() for name in self.label_set.names}
         return next((name for name in VOID_NAMES if name not in taken), "__ignore__")
 
@@ -108,7 +109,7 @@ class DraftOptions:
         return self.tool_labels[self.place_of(label)][0]
 
     def has_shape(self, label: int) -> bool:
-        """Whether regions of an id are written as shapes: all but the background, which is where no shape is."""
+        """Whether regions of an id are written as shapes: all but the background, which has none."""
         return not is_background(self.name_of(label))
 
 

@@ -1,4 +1,4 @@
-"""Choice of the images whose labels teach most together: doubtful ones, unlike each other, with all classes in them.
+"""Choice of the images whose labels help most together: uncertain, different from each other, and with all classes.
 
 Shape letters: N images, M representatives of them, L labelled images, K classes, F features.
 """
@@ -16,9 +16,9 @@ from refinenet.datasets import spread
 from refinenet.labelling.ranking.measures import Measures
 
 REPRESENTATIVES = 2000
-"""Largest number of images, spread over all, that the chosen ones are to be like; it bounds time and memory."""
+"""Largest number of images, spread over all, that the chosen ones must represent; it bounds time and memory."""
 LEAST_WEIGHT = 0.25
-"""Weight of an image about which the model is surer than about all others; that of the least sure one is 1."""
+"""Weight of the image of which the model is most certain; that of the least certain one is 1."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -56,14 +56,14 @@ class Labelled:
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """A chosen image, and why."""
+    """A chosen image, with the reasons."""
 
     index: int
     """Among all images."""
     gain: float
-    """What it adds to those chosen before it; the sum over two parts, of 1 each for the best first choice."""
+    """What it adds to those chosen before it: the sum of two parts, each of which is 1 for the best first choice."""
     unsureness: float
-    """Mean rank of its three measures among all images, in [0, 1]; 1 for the least sure one."""
+    """Mean rank of its three measures among all images, in [0, 1]; 1 for the least certain one."""
     novelty: float
     """Distance to the most similar image that is labelled or was chosen before, in [0, 1]; 1 for none."""
     nearest: int | None

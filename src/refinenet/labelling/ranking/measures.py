@@ -1,4 +1,4 @@
-"""What a label of an image would teach a model: doubt, disagreement with itself, classes foreseen, and its features.
+"""Measures of how much a label of an image would help a model: doubt, disagreement, predicted classes, features.
 
 Shape letters: H height, W width, h and w those of logits, K classes, B bands, C channels of the encoder.
 """
@@ -23,7 +23,7 @@ from refinenet.models import ModelCard, Network, fuse, split_maps
 from refinenet.outputs import class_output
 
 LONGEST_SIDE = 1024
-"""Length, in pixels, to which the longer side of larger images is reduced; for an order of images that is enough."""
+"""Length, in pixels, to which the longer side of larger images is reduced; that is enough for ranking images."""
 SCALE = 0.7
 """Scale of the second look at an image."""
 FEATURES = 64

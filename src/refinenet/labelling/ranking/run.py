@@ -1,6 +1,6 @@
-"""Ranking of unlabelled images: measure all, choose those whose labels teach most together, write the list.
+"""Ranking of unlabelled images: measure all of them, choose those whose labels help most together, write the list.
 
-Memory holds a few hundred bytes for each image, whatever their sizes; a killed pass goes on where it was.
+Memory holds a few hundred bytes for each image of any size; an interrupted pass continues where it stopped.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ COLUMNS = (
 """Columns of the table."""
 COUNT = 50
 _MANY = 1.5
-"""An image shows much of a class from this ratio to the mean of all images on."""
+"""From this ratio to the mean of all images on, an image is said to show much of a class."""
 _NAMED = 3
-"""Classes that are named among the reasons of an image."""
+"""Maximum number of classes named among the reasons for an image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,19 +104,19 @@ def rank_images(
     progress: bool = True,
     **drafting: Any,
 ) -> Ranking:
-    """Choose the images whose labels would teach a model most, and write the list, a contact sheet and drafts.
+    """Choose the images whose labels would help a model most, and write the list, a contact sheet and drafts.
 
-    Measured are, for each image, how unsure the model is away from and along the outlines of objects, how much it
-    disagrees with itself when the image is mirrored and reduced, which classes it foresees, and the encoder's features.
-    `ranking_choice.choose` then picks images that are unsure, unlike each other and the labelled ones, and rich in
-    classes that these lack.
+    For each image, this measures how unsure the model is away from and along the outlines of objects, how much its
+    predictions change when the image is mirrored and reduced, which classes it predicts, and the encoder's features.
+    `ranking_choice.choose` then picks images of which the model is unsure, that differ from each other and from the
+    labelled ones, and that show classes which those lack.
 
     Args:
         model: A network that predicts classes, such as a `RefineNet`.
         sources: As for `RefineNet.deploy_files`: images, folders, patterns, `@list.txt`.
         output: Folder for the results, created if missing; images below it are not ranked.
         count: Number of images to choose.
-        labelled: Dataset of the images that have labels already: chosen images are unlike those of its split "train".
+        labelled: Dataset of images that already have labels: chosen images differ from those of its split "train".
         root: Folder of a named dataset.
         recursive: Whether to include subfolders.
         progress: Whether to show progress and notes on standard error.

@@ -1,4 +1,4 @@
-"""Contact sheet of a ranking: each chosen image beside what the model sees in it and where it is in doubt, and why.
+"""Contact sheet of a ranking: each chosen image, its prediction, a map of doubt, and the reasons for choosing it.
 
 Shape letters: H height, W width.
 """

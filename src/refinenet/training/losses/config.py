@@ -51,8 +51,8 @@ class LossConfig(Settings):
     teacher_temperature: Annotated[float, Range(0.01, 100)] = 1.0
     """Divisor of the logits of teacher and network before they are compared; above 1 softens both."""
     fill_missing: bool = False
-    """Whether the teacher's predictions stand for the labels, depth or other ground truth that an image lacks; for
-    networks with several outputs."""
+    """Whether the teacher's predictions replace labels, depth or other ground truth that an image lacks; for networks
+    with several outputs."""
 
     @property
     def loss_weights(self) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Training objective of a network with several outputs: the losses of each, with a weight.
 
-Losses are counted where there is truth: an image without labels, or without depth, adds nothing to that loss.
+Losses are counted where there is ground truth: an image without labels, or without depth, adds nothing to that loss.
 
 Shape letters: N images, C channels of all outputs together, D channels of all targets together, H height, W width.
 """

@@ -1,4 +1,4 @@
-"""What losses of dense targets share: errors where there is truth, likelihoods, and the description of a loss.
+"""Common parts of losses of dense targets: errors where there is ground truth, likelihoods, and descriptions of losses.
 
 Shape letters: N images, D channels of a target, H height, W width.
 """

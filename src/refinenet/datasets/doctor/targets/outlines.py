@@ -1,4 +1,4 @@
-"""Outlines of images and of what is measured of them: whether they belong together, and the same way up.
+"""Comparison of outlines in images and their measurements: whether they belong together and have the same orientation.
 
 An object's outline is seen in its image and in its depth. Each is summed up by a grid of `GRID` x `GRID` cells with
 the mean strength of the outlines in them; the correlation of two grids is high if they show the same scene.

@@ -1,4 +1,4 @@
-"""Findings about depth, normals and other quantities: single files, and what the files of a target have in common."""
+"""Findings about depth, normals and other quantities: in single files, and across the files of a target."""
 
 from __future__ import annotations
 
