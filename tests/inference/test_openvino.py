@@ -19,6 +19,7 @@ from translations import save_small, translated
 
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
+from refinenet.inference.backends.exported import GraphBackend
 from refinenet.inference.backends.graph import Graph
 from refinenet.inference.backends.private_cache import read_cached, write_cached
 from refinenet.inference.backends.pytorch import PyTorchBackend
@@ -168,6 +169,8 @@ def test_by_default_a_cpu_runs_openvino_and_pytorch_where_that_fails(
     pixels = draw_street(1, 40, 60)[0]
     by_default, by_pytorch = RefineNet(model=path, device="cpu"), RefineNet(model=path, device="cpu", backend="pytorch")
     assert (by_default.segment(pixels).labels == by_pytorch.segment(pixels).labels).mean() >= 0.999
+    assert isinstance(by_default._segmenter.backend, GraphBackend)
+    _ = by_default.network
     engine = by_default._segmenter.backend
     assert isinstance(engine, AutoBackend)
     assert isinstance(engine._backend, TranslatedBackend)
