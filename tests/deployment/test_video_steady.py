@@ -59,6 +59,22 @@ def test_a_still_picture_flickers_less_and_is_right_more_often() -> None:
     assert wrong[1] < wrong[0] / 3
 
 
+def test_labels_are_averaged_along_the_motion_of_the_camera() -> None:
+    """The camera passes by at 3 pixels a frame: without motion there would be nothing to average."""
+    wide = draw_texture(3, 0, 255, HEIGHT, 2 * WIDTH)
+    truth = np.zeros((HEIGHT, 2 * WIDTH), np.uint8)
+    truth[40:], truth[:40, 64:] = 2, 1
+    steadier = Steadier((CLASSES,), 3)
+    wrong = np.zeros(2)
+    for number in range(12):
+        part = slice(3 * number, 3 * number + WIDTH)
+        found = make_logits(truth[:, part], noise=1.5)
+        steady = steadier.steady(np.ascontiguousarray(wide[:, part]), found)
+        if number >= 4:
+            wrong += [(each.labels() != truth[:, part]).mean() for each in (found, steady)]
+    assert wrong[1] < wrong[0] / 3
+
+
 @pytest.mark.parametrize("step", [2, 7])
 def test_a_moving_square_is_not_smeared(step: int) -> None:
     """Averages over frames without motion would leave a trail of `step` pixels for each frame remembered."""
