@@ -198,7 +198,7 @@ def _segment_frames(
     """Move all frames and sound from the source to the output, and return the number of frames."""
     frames, started = 0, time.monotonic()
     with progress_bar(progress) as bar:
-        task = bar.add_task(stream.source.name, total=stream.first.frames, status="")
+        task = bar.add_task(stream.source.name, total=stream.first.frames, status="", unit="frames")
         for item in stream:
             if interruption.asked_by is not None:
                 break
