@@ -50,7 +50,7 @@ def test_the_command_line_and_python_draw_alike(
     ("arguments", "message"),
     [
         (["--opacity", 0.8], "opacity (--opacity) has no effect on labels (.png): leave it out. It is for overlay"),
-        (["--kind", "overlay", "--show", "Dog"], "'Dog' is not among them. The classes are Sky, Building"),
+        (["--kind", "overlay", "--show", "Dog"], "no class 'Dog' to show or hide. Its classes are Sky, Building"),
         (["--kind", "overlay", "--opacity", 80], "opacity must be a number from 0 to 1 or None, not 80"),
         (["--kind", "overlay", "--window", "64x64", "--legend"], "without outline and legend"),
     ],

@@ -145,7 +145,8 @@ def test_a_finished_run_is_left_as_it_is(
     good = sorted(path for path in images.iterdir() if path.name != BAD)
     command = ("deploy", *good, "--output", output, "--engine", "ray", "--model", "camvid")
     again = run_refinenet(*command, timeout=600)  # most of it is importing PyTorch and Ray, slow on a busy machine
-    assert again.stderr == ""
+    # On a busy machine the line of progress may be due.
+    assert not [line for line in again.stderr.splitlines() if not line.startswith("Segmenting: ")]
     assert again.returncode == 0
     assert (
         again.stdout == f"0 of 14 images segmented, 14 were already done, with the same model and settings: {output}.\n"

@@ -92,6 +92,23 @@ def test_the_repaired_copy_is_clean_and_trains(call_refinenet: CommandLine, tmp_
     assert trained.returncode == 0, trained.stderr
 
 
+def test_a_copy_that_cannot_be_trained_on_has_exit_code_1(call_refinenet: CommandLine, tmp_path: Path) -> None:
+    """The masks can be repaired, but there is nothing to validate on."""
+    root, copy = tmp_path / "binary", tmp_path / "copy"
+    write_binary_set(root)
+    for name in ("images", "masks"):
+        (root / name).rename(tmp_path / name)
+        (root / name).mkdir()
+        (tmp_path / name).rename(root / name / "train")
+    (root / "classes.yaml").write_text("names: [other, road]\nvalues: [0, 255]\n")
+    (root / "images" / "train" / "0.png").write_bytes(b"")
+    fixed = call_refinenet("data", "check", str(root), "--fix", str(copy))
+    assert (fixed.returncode, "split-missing: 1 (val)" in fixed.stdout.rpartition("Written")[2]) == (1, True)
+    assert not (copy / "images" / "train" / "0.png").exists()
+    told = json.loads(call_refinenet("data", "check", str(root), "--fix", str(tmp_path / "two"), "--json").stdout)
+    assert told["copy"]["stops_training"] is True
+
+
 def test_splitting_is_reproducible_and_never_overwrites(call_refinenet: CommandLine, tmp_path: Path) -> None:
     root = tmp_path / "binary"
     write_binary_set(root)

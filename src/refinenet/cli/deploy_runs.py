@@ -113,7 +113,7 @@ def deploy_with_ray(request: Request, *, recursive: bool, workers: int | None, *
     results: list[RayResult] = [failed(place, str(folder), problem) for place, problem in skipped.items()]
     # Ray reports dead processes on standard output, which is reserved for results.
     with redirect_stdout(sys.stderr), progress_bar(not request.as_json) as bar:
-        task = bar.add_task("segment", total=len(pairs), status="", unit="images")
+        task = bar.add_task("Segmenting", total=len(pairs), status="", unit="images")
         for result in segment_with_ray(pairs, record=folder, kind=kind, workers=workers, **settings):
             if result.error is None:
                 request.announce()

@@ -218,13 +218,13 @@ class _Fetcher:
             sha256=file.sha256,
             md5=file.md5,
             patience=self.patience,
-            progress=self._task(f"fetching {name}"),
+            progress=self._task(f"Fetching {name}"),
             note=partial(print_note, enabled=not self.bar.disable),
         )
         if not file.unpack:
             return
         try:
-            unpack(target, self.root, origin=file.url, progress=self._task(f"unpacking {name}"))
+            unpack(target, self.root, origin=file.url, progress=self._task(f"Unpacking {name}"))
         except ValueError as error:
             if file.sha256 or file.md5:  # verified as the owner's file: a second download would not help
                 raise
@@ -262,7 +262,7 @@ def _convert(
     waiting = partial(print_note, f"Another process is preparing {folder}; waiting for it.", enabled=not bar.disable)
     with only_one(folder / ".lock", waiting):
         if open_prepared(root, name, split, dataset.label_set) is None:
-            task = bar.add_task(f"converting {name} {split}", total=len(dataset), status="images", unit="images")
+            task = bar.add_task(f"Converting {name} {split}", total=len(dataset), status="images", unit="images")
             try:
                 write_split(root, folder, dataset, workers=workers, advance=partial(bar.advance, task))
             except ValueError as error:

@@ -155,7 +155,7 @@ def take_all(
     """
     started, taken, made = time.perf_counter(), 0, 0
     with StopRequest() as interruption, progress_bar(progress and count > 1) as bar, closing(results):
-        task = bar.add_task("segmenting", total=count, status="", unit="images")
+        task = bar.add_task("Segmenting", total=count, status="", unit="images")
         for result in results:
             take(result)
             taken += 1

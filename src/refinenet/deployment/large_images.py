@@ -217,7 +217,7 @@ class _LargeRun:
                 overviews="mode" if self.renderer.row.holds_ids else "average",
             ) as target,
         ):
-            task = bar.add_task("windows", total=self.windows, status="")
+            task = bar.add_task("Segmenting", total=self.windows, status="", unit="windows")
 
             def advance() -> None:
                 done = bar.tasks[task].completed + 1

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from refinenet.cli.label.options import Format
-from refinenet.cli.options import DATA, NETWORK, SETTINGS, AsJson, Device, Root, join_settings
+from refinenet.cli.options import DATA, NETWORK, SETTINGS, AsJson, Device, Root, join_settings, refuse_early
 from refinenet.io.console import say
 
 
@@ -86,6 +86,7 @@ def errors(
     _check_usage(model, folds, {"--size": size, "--start": start, "--group": group, "--epochs": epochs}, settings)
     if size is not None and start is not None:
         raise typer.BadParameter("a network has either a size or a model to start from.", param_hint="--start")
+    refuse_early("Finding label errors", dataset, root)
     from refinenet.labelling import Folds, find_label_errors
 
     network: dict[str, Any] = {"model": start} if start is not None else {"size": size or "small"}

@@ -52,7 +52,7 @@ def check_bands(dataset: Dataset, *, progress: bool = True) -> Report:
     with progress_bar(progress) as bar, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # values outside the range are counted here
         task = bar.add_task(
-            f"checking the bands of {dataset.name} {dataset.split}", total=len(indices), status="", unit="images"
+            f"Checking the bands of {dataset.name} {dataset.split}", total=len(indices), status="", unit="images"
         )
         for index in indices:
             item = dataset.items[index]

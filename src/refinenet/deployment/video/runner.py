@@ -211,7 +211,7 @@ def _segment_frames(
     frames, started = 0, time.monotonic()
     windows = [output for output in outputs if isinstance(output, LiveWindow)]
     with progress_bar(progress) as bar:
-        task = bar.add_task(stream.source.name, total=stream.first.frames, status="")
+        task = bar.add_task(stream.source.name, total=stream.first.frames, status="", unit="frames")
         for item in stream:
             for window in windows:
                 window.update()

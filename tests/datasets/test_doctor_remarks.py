@@ -1,0 +1,99 @@
+"""What the doctor says of pixels outside all shapes, of labels that no class has, and of one image or several."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from refinenet.datasets import doctor
+from refinenet.datasets.catalog import open_dataset
+
+FILE = "annotations/instances_default.json"
+
+
+def draw(root: Path, label: str = "car", width: int = 30) -> Path:
+    """Write ten images with a rectangle of `width` x 40 pixels in each, of 60 x 40, and a COCO file of them."""
+    (root / "images").mkdir(parents=True)
+    (root / "annotations").mkdir()
+    generator = np.random.default_rng(3)
+    for number in range(10):
+        Image.fromarray(generator.integers(0, 256, (40, 60, 3), np.uint8)).save(root / "images" / f"{number}.png")
+    outline = [[-1, -1, width, -1, width, 41, -1, 41]]
+    (root / FILE).write_text(json.dumps({
+        "images": [{"id": k, "file_name": f"{k}.png", "width": 60, "height": 40} for k in range(10)],
+        "annotations": [{"id": k, "image_id": k, "category_id": 7, "segmentation": outline} for k in range(10)],
+        "categories": [{"id": 7, "name": label}],
+    }))  # fmt: skip
+    return root
+
+
+def test_what_nobody_labelled_is_told_with_the_line_that_changes_it(tmp_path: Path) -> None:
+    """The line is written as it is told: the same pixels then have no class."""
+    root = draw(tmp_path / "mine")
+    remark = doctor.check(root, workers=0, progress=False).remark
+    first, line = remark.splitlines()
+    assert first.startswith("Pixels outside all shapes belong to the class background.")
+    assert first.endswith(f"write into {root / 'classes.yaml'}:")
+    before = open_dataset(root)("train")
+    assert before.label_set.names[before.labels(0)[0, -1]] == "background"
+    (root / "classes.yaml").write_text(line)
+    after = open_dataset(root)("train")
+    assert after.labels(0)[0, -1] == after.label_set.ignore_index
+    assert after.label_set.names[after.labels(0)[0, 0]] == "car"
+    remark = doctor.check(root, workers=0, progress=False).remark
+    assert remark == "Pixels outside all shapes have no class (void): they are neither learned nor measured."
+    (root / "classes.yaml").write_text("names: [car, background]")
+    remark = doctor.check(root, workers=0, progress=False).remark
+    assert remark == "Pixels outside all shapes belong to the class background."
+
+
+def test_a_background_that_nobody_asked_for_is_explained(tmp_path: Path) -> None:
+    (finding, _) = doctor.check(draw(tmp_path / "mine", width=61), workers=0, progress=False).findings
+    assert finding.text() == (
+        "class-absent: 1 (background)\nbackground occurs in no label and cannot be learned. "
+        "It is there for pixels outside all shapes, and there are none."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "question"), [("cars", "Did you mean cars? "), ("CAR", "Did you mean CAR? "), ("x", "")]
+)
+def test_a_label_that_is_no_class_says_what_to_change_and_where(name: str, question: str, tmp_path: Path) -> None:
+    root = draw(tmp_path / "mine")
+    (root / "classes.yaml").write_text(f"names: [background, {name}]")
+    (refused,) = doctor.check(root, workers=0, progress=False).findings
+    assert refused.text().endswith(
+        f"has objects of 'car', which is not one of background, {name}. {question}"
+        f"Correct 'names' in {root / 'classes.yaml'}, or the label in the annotation tool."
+    )
+
+
+@pytest.mark.parametrize(
+    ("damaged", "words"),
+    [
+        (1, "This image is truncated or damaged: training would fail. Get a new copy of the file, or "),
+        (2, "These images are truncated or damaged: training would fail. Get new copies of the files, or "),
+    ],
+)
+def test_one_image_is_no_plural(damaged: int, words: str, tmp_path: Path) -> None:
+    root = draw(tmp_path / "mine")
+    for number in range(damaged):
+        path = root / "images" / f"{number}.png"
+        path.write_bytes(path.read_bytes()[:3000])
+    found = {finding.kind: finding for finding in doctor.check(root, workers=0, progress=False).findings}
+    assert words in found["image-damaged"].text()
+
+
+def test_no_text_has_an_unfinished_choice_of_words() -> None:
+    from refinenet.datasets.doctor.findings import KINDS, find
+
+    words = dict.fromkeys(("message", "values", "lines", "where", "resplit", "band", "share", "low", "high"), "x")
+    words |= dict.fromkeys(("range", "folder", "highest", "last", "order"), "x")
+    for kind in KINDS:
+        for names in (["a"], ["a", "b"]):
+            text = find(kind, names, limit=1, masks=1, **words).text()
+            assert not set("<>|{}") & set(text) - set("{}" if "quantities" in text or "unit: m" in text else ""), text
