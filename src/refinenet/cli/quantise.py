@@ -24,7 +24,7 @@ def quantise(
     max_rise: MaxRise = 0.05,
     as_json: AsJson = False,
 ) -> None:
-    """Add to a model file what it needs to run in int8 on any machine, without images: --precision int8."""
+    """Prepare a model file to run in int8 (--precision int8) on any machine, without images."""
     from refinenet.io.files import refuse_unwritable
     from refinenet.models.model_card import BUNDLED
 

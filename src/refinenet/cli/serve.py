@@ -38,7 +38,7 @@ def serve(
     model_seconds: Annotated[float, typer.Option(help="Time allowed for the network in such a process.")] = 20.0,
     queue: Annotated[int, typer.Option(help="Requests that may wait; further ones get 503.")] = 32,
     max_bytes: Annotated[int, typer.Option(help="Largest request, in bytes.")] = 20 * 2**20,
-    total_bytes: Annotated[int, typer.Option(help="All requests in memory, in bytes; further ones get 503.")] = 64
+    total_bytes: Annotated[int, typer.Option(help="Bytes of all requests in memory; further ones get 503.")] = 64
     * 2**20,
     max_pixels: Annotated[int, typer.Option(help="Largest image, width times height.")] = 12_500_000,
     window_pixels: Annotated[

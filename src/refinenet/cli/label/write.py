@@ -44,7 +44,7 @@ def write(
     precision: Precision = "float32",
     as_json: AsJson = False,
 ) -> None:
-    """Write drafts of labels for a person to correct in an annotation tool."""
+    """Write draft labels, for you to correct in an annotation tool."""
     from refinenet.deployment.image_search import refuse_missing
     from refinenet.labelling import describe_drafts, write_labels
 
