@@ -55,7 +55,7 @@ def test_a_background_that_nobody_asked_for_is_explained(tmp_path: Path) -> None
     (finding, _) = doctor.check(draw(tmp_path / "mine", width=61), workers=0, progress=False).findings
     assert finding.text() == (
         "class-absent: 1 (background)\nbackground occurs in no label and cannot be learned. "
-        "It is there for pixels outside all shapes, and there are none."
+        "It was added for pixels outside all shapes, but there are no such pixels."
     )
 
 

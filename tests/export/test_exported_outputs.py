@@ -63,7 +63,7 @@ def images_of(street: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     return to_images([street])
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", [each for each in FORMATS if each != ".engine"])  # which only GPUs run
 def test_every_format_gives_every_output(
     model: RefineNet, written: Path, suffix: str, street: npt.NDArray[np.uint8]
 ) -> None:

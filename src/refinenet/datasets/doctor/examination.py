@@ -268,7 +268,7 @@ def _explain_background(finding: Finding) -> Finding:
     """Say of a class that nobody has named, and that does not occur, why it is there."""
     if finding.kind != "class-absent" or not all(map(is_background, finding.examples)):
         return finding
-    return replace(finding, advice="It is there for pixels outside all shapes, and there are none.")
+    return replace(finding, advice="It was added for pixels outside all shapes, but there are no such pixels.")
 
 
 def _judge_repetitions(source: Source, facts: Sequence[Facts], quick: bool) -> Repeated:

@@ -21,7 +21,7 @@ class Kind(NamedTuple):
 FIX = "`--fix OUT` writes a copy "
 WITHOUT = "without <these samples|this sample>."
 AGAIN = "Get <new copies of the files|a new copy of the file>, or remove both image and label; " + FIX + WITHOUT
-_OTHER_RANGE = "Its range is {range}: make the network with a band {band}:LOW:HIGH if its values have another one."
+_OTHER_RANGE = "Its range is {range}: create the network with a band {band}:LOW:HIGH if its values have another one."
 
 IMAGE_KINDS: Mapping[str, Kind] = {
     # Files in the folders
@@ -80,7 +80,7 @@ IMAGE_KINDS: Mapping[str, Kind] = {
     # Files that cannot be read
     "image-empty": Kind(True, False, "<These image files are|This image file is> empty (0 bytes): training would "
         "fail.", AGAIN),
-    "image-not-an-image": Kind(True, False, "<These files are no images|This file is no image>: training would "
+    "image-not-an-image": Kind(True, False, "<These files are not images|This file is not an image>: training would "
         "fail.", AGAIN),
     "image-damaged": Kind(
         True, False, "<These images are|This image is> truncated or damaged: training would fail.", AGAIN
@@ -96,7 +96,7 @@ IMAGE_KINDS: Mapping[str, Kind] = {
     ),
     "mask-empty": Kind(True, False, "<These mask files are|This mask file is> empty (0 bytes): training would "
         "fail.", AGAIN),
-    "mask-not-an-image": Kind(True, False, "<These mask files are no images|This mask file is no image>: training "
+    "mask-not-an-image": Kind(True, False, "<These mask files are not images|This mask file is not an image>: training "
         "would fail.", AGAIN),
     "mask-damaged": Kind(
         True, False, "<These masks are|This mask is> truncated or damaged: training would fail. {message}", AGAIN

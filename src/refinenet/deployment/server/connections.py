@@ -1,4 +1,4 @@
-"""Connections of the server: HTTP/1.1 by uvicorn, with a time limit for everything that a slow client can draw out."""
+"""Connections of the server: HTTP/1.1 by uvicorn, with a time limit for every phase that a slow client can prolong."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DRIPS_AFTER = 1.0
 
 
 class BoundedProtocol(H11Protocol):
-    """A connection that is cut when a head, a refused body or an unread response takes too long.
+    """A connection that is closed when a header, a refused body or an unread response takes too long.
 
     Args:
         limits: Times and numbers of connections.

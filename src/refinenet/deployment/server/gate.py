@@ -1,4 +1,4 @@
-"""The gate before all routes: who may ask, how large and how slow a request may be, and headers of every response."""
+"""The gate before all routes: which clients are allowed, limits on size and pace of requests, headers of responses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory of the server: what an image takes, measured at the start, and what the limits allow in all."""
+"""Memory of the server: memory per image, measured at the start, and what the limits allow in total."""
 
 from __future__ import annotations
 
