@@ -38,7 +38,7 @@ ALLOWED = {
 def test_every_option_is_marked_with_its_modes() -> None:
     parameters = set(inspect.signature(deploy).parameters) - {"context"}
     assert set().union(*(options_of(deploy, mode) for mode in Mode)) == parameters
-    assert options_of(deploy, Mode.FILES) == parameters - {"workers"}
+    assert options_of(deploy, Mode.FILES) == parameters - {"workers", "display", "steady"}
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: str(mode.name))

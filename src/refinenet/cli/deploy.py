@@ -338,9 +338,8 @@ def deploy(
         return
     if images == [STANDARD]:
         _refuse_others(context, Mode.STDIN, "IMAGES", "Standard input is read as one image")
-    elif display or steady:
-        option = "--display" if display else "--steady"
-        raise typer.BadParameter("This is for a video, a stream or a camera.", param_hint=option)
+    else:
+        _refuse_others(context, Mode.FILES, "IMAGES", "Images are segmented one by one")
     windows = _read_windows(window, overlap)
     options = {"windows": windows, "max_latency_ms": max_latency, "abstain_below": abstain_below}
     _deploy_files(
