@@ -95,5 +95,5 @@ def test_no_text_has_an_unfinished_choice_of_words() -> None:
     words |= dict.fromkeys(("range", "folder", "highest", "last", "order"), "x")
     for kind in KINDS:
         for names in (["a"], ["a", "b"]):
-            text = find(kind, names, limit=1, masks=1, **words).text()
+            text = find(kind, names, limit=1, masks=1, **words).text()  # type: ignore[arg-type] # words, not `fixable`
             assert not set("<>|{}") & set(text) - set("{}" if "quantities" in text or "unit: m" in text else ""), text

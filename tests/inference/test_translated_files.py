@@ -76,6 +76,15 @@ def test_the_bundled_model_needs_neither_pytorch_nor_a_translation() -> None:
     assert not had_pytorch
 
 
+def test_the_card_of_the_bundled_model_is_that_of_its_file() -> None:
+    opened = RefineNet(model="camvid", device="cpu")
+    card = opened.card
+    assert card.int8 is not None
+    assert card == RefineNet(model="camvid", backend="pytorch", device="cpu").card
+    assert opened.network is not None
+    assert opened.card == card
+
+
 def test_a_file_that_was_not_translated_is_loaded(tmp_path: Path) -> None:
     network = narrow_network()
     with torch.no_grad():

@@ -102,14 +102,15 @@ def _open_translated(
 
 def _find_translation(model: str, engine: Engine, precision: str) -> tuple[ExportedModel, ModelCard] | None:
     is_bundled, is_int8 = model in BUNDLED, precision == INT8
-    if is_bundled and engine == "openvino" and not is_int8 and bundled_path(model).with_suffix(".xml").is_file():
-        exported, card = open_bundled(model)
-        return replace(exported, is_translation=True), card
     path = bundled_path(model) if is_bundled else Path(model)
     recognised = recognise(path)
     if recognised is None:
         return None
     card, weights = recognised
+    if is_bundled and engine == "openvino" and not is_int8 and path.with_suffix(".xml").is_file():
+        exported, translated = open_bundled(model)
+        if translated.weights_sha256 == card.weights_sha256:
+            return replace(exported, sha256=card.weights_sha256, is_translation=True), card
     if is_int8 and card.int8 is None:
         return None
     graph = read_translation(engine, weights, card.architecture, card.int8 if is_int8 else None)
