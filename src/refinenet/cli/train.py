@@ -198,12 +198,13 @@ def train(
         _check_continued(start, {"--resume": resume, "--stages": stages, "--recipe": recipe})
     if resume is not None and not check:
         raise typer.BadParameter("the data of a resumed run were checked when it started.", param_hint="--no-check")
+    # What a continued run changes has to fit its old settings, which are not known yet.
+    is_partial = stages is not None or continue_from is not None
+    chosen_start = _choose_start(start, recipe, chosen, is_staged=is_partial)
     _refuse_run(dataset or [], {"root": root, "classes": classes}, output, resume or continue_from)
     from refinenet.api import RefineNet
 
-    # What a continued run changes has to fit its old settings, which are not known yet.
-    is_partial = stages is not None or continue_from is not None
-    result = RefineNet(**_choose_start(start, recipe, chosen, is_staged=is_partial), device=device).train(
+    result = RefineNet(**chosen_start, device=device).train(
         dataset[0] if dataset and len(dataset) == 1 else dataset,
         root=root,
         output=output,
