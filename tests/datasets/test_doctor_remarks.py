@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,9 +92,11 @@ def test_one_image_is_no_plural(damaged: int, words: str, tmp_path: Path) -> Non
 def test_no_text_has_an_unfinished_choice_of_words() -> None:
     from refinenet.datasets.doctor.findings import KINDS, find
 
-    words = dict.fromkeys(("message", "values", "lines", "where", "resplit", "band", "share", "low", "high"), "x")
-    words |= dict.fromkeys(("range", "folder", "highest", "last", "order"), "x")
+    words: dict[str, Any] = dict.fromkeys(
+        ("message", "values", "lines", "where", "resplit", "band", "share", "low", "high"), "x"
+    )
+    words |= dict.fromkeys(("range", "folder", "highest", "last", "order"), "x") | {"limit": 1, "masks": 1}
     for kind in KINDS:
         for names in (["a"], ["a", "b"]):
-            text = find(kind, names, limit=1, masks=1, **words).text()  # type: ignore[arg-type] # words, not `fixable`
+            text = find(kind, names, **words).text()
             assert not set("<>|{}") & set(text) - set("{}" if "quantities" in text or "unit: m" in text else ""), text

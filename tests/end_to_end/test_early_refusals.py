@@ -59,7 +59,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("train -d mine --root there", "root='there' has no effect"),
         ("train -d mine --set epoch=3", "Unknown training settings: epoch. Did you mean epochs?"),
         ("train -d mine --epochs 0", "epochs must be a whole number of at least 1, not 0."),
-        ("train -d mine -m none.safetensors", "There is no model file none.safetensors. Bundled models: camvid."),
+        (
+            "train -d mine -m none.safetensors",
+            "no model file none.safetensors. Bundled models: camvid, camvid_256.",
+        ),
         ("train --resume none", "none holds no training run"),
         ("train --continue none -d mine", "none holds no training run"),
         ("eval -d none -m small.safetensors", "There is no dataset 'none'"),

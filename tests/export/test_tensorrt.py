@@ -81,7 +81,6 @@ def test_what_does_not_fit_is_refused(camvid_model: RefineNet, tmp_path: Path) -
     refuse(camvid_model, engine, r"Int8 is supported for OpenVINO", shape=SHAPE, precision="int8")
 
 
-@pytest.mark.skipif("tensorrt" in sys.modules, reason="TensorRT is installed")
 def test_without_tensorrt_or_a_gpu_one_line_says_so(
     camvid_model: RefineNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call_refinenet: CommandLine
 ) -> None:

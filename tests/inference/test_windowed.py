@@ -43,7 +43,8 @@ def test_a_local_network_has_the_same_maps_in_windows(height: int, width: int) -
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, whole(images), rtol=1e-5, atol=1e-6)
     assert len(parts.seen) > 2
-    assert max(max(size) for size in parts.seen) <= 64
+    assert max(down * across for down, across in parts.seen) <= 64 * 64
+    assert len(parts.seen) <= 2 * (4 + 2 * height * width // 64**2)
 
 
 def test_images_up_to_the_limit_are_seen_whole() -> None:

@@ -54,12 +54,8 @@ def pretrain(
     chosen = join_settings(named, settings)
     if resume is None and (folder is None or encoder is None):
         raise typer.BadParameter("pass a folder of images and --encoder, or a run to resume (--resume).")
-    if output is not None and resume is None:
-        from refinenet.training.records.folder import RunFolder
-
-        RunFolder(output).refuse_started()
-    if folder is not None and not folder.is_dir():
-        raise FileNotFoundError(f"There is no folder {folder}.")
+    if resume is None:
+        _refuse_early(folder, output)
     from refinenet.training.pretraining.run import pretrain_encoder
 
     result = pretrain_encoder(
@@ -79,3 +75,15 @@ def pretrain(
         say(f"No epoch was finished. Folder: {result.folder}")
     else:
         say(f"Best validation accuracy: {100 * result.best_accuracy:.2f} %. Encoder: {result.encoder}")
+
+
+def _refuse_early(folder: Path | None, output: Path | None) -> None:
+    """Refuse what the names of folders show, before PyTorch is imported, which takes seconds."""
+    from refinenet.distributed.environment import require_pytorch
+    from refinenet.training.records.folder import RunFolder
+
+    require_pytorch("Pre-training")
+    if output is not None:
+        RunFolder(output).refuse_started()
+    if folder is not None and not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}.")

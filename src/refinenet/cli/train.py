@@ -198,12 +198,13 @@ def train(
         _check_continued(start, {"--resume": resume, "--stages": stages, "--recipe": recipe})
     if resume is not None and not check:
         raise typer.BadParameter("the data of a resumed run were checked when it started.", param_hint="--no-check")
-    _refuse_run(dataset or [], {"root": root, "classes": classes}, output, resume or continue_from)
-    from refinenet.api import RefineNet
-
     # What a continued run changes has to fit its old settings, which are not known yet.
     is_partial = stages is not None or continue_from is not None
-    result = RefineNet(**_choose_start(start, recipe, chosen, is_staged=is_partial), device=device).train(
+    chosen_start = _choose_start(start, recipe, chosen, is_staged=is_partial)
+    _refuse_run(dataset or [], recipe, {"root": root, "classes": classes}, output, resume or continue_from)
+    from refinenet.api import RefineNet
+
+    result = RefineNet(**chosen_start, device=device).train(
         dataset[0] if dataset and len(dataset) == 1 else dataset,
         root=root,
         output=output,
@@ -241,10 +242,15 @@ def _choose_start(
     return {"seed": settings.get("seed", TrainConfig.seed), **start} if is_new else dict(start)
 
 
-def _refuse_run(datasets: list[str], options: Mapping[str, Any], output: Path | None, started: Path | None) -> None:
+def _refuse_run(
+    datasets: list[str], recipe: str | None, options: Mapping[str, Any], output: Path | None, started: Path | None
+) -> None:
     """Refuse a run by the names of its folders and datasets, before PyTorch is imported."""
     from refinenet.training.records.folder import RunFolder
+    from refinenet.training.records.recipes import merge, read_recipe
 
+    if recipe is not None:
+        merge(read_recipe(recipe), dataset=datasets or None, root=options["root"])
     if started is not None:
         RunFolder(started).refuse_missing()
     if output is not None:

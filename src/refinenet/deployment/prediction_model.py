@@ -15,12 +15,13 @@ from refinenet import models
 from refinenet.deployment.latency_budget import LatencyTuner
 from refinenet.deployment.reading import choose_reading
 from refinenet.inference.backends import open_backend
-from refinenet.inference.backends.base import BackendName, InferencePrecision
+from refinenet.inference.backends.base import BackendError, BackendName, InferencePrecision
 from refinenet.inference.backends.graph import ExportedModel
 from refinenet.inference.prediction import Prediction
 from refinenet.inference.segmentation import Segmentation
 from refinenet.inference.segmenter import Backend, Segmenter
 from refinenet.io.bands import name_bands
+from refinenet.io.console import print_note
 from refinenet.io.image_sources import not_an_image
 from refinenet.io.images import ChannelOrder, ImageSource, knows_its_order, read_image
 from refinenet.io.sample_values import Decoded, Note, Reading, ValueRange
@@ -78,7 +79,13 @@ class PredictionModel:
         self._untrained: models.Weights | None = None
         self._has_warned = False
         self._load_network, self._loading = load_network, ThreadLock()
-        self._adopt(model, card)
+        try:
+            self._adopt(model, card)
+        except BackendError as error:
+            if not or_pytorch or load_network is None:
+                raise
+            print_note(f"{error} The network is loaded instead.")
+            self._adopt(*load_network())
 
     def __getstate__(self) -> dict[str, Any]:
         # The card drops scores and hash if weights were changed by hand, which only the original tensors can show.
@@ -118,8 +125,10 @@ class PredictionModel:
                 return self._model
             if self._load_network is None:
                 raise ValueError(exported_model_message(self._model.path))
-            network, _ = self._load_network()
-            self._adopt(network, self._card)
+            network, card = self._load_network()
+            if card.weights_sha256 != self._model.sha256:
+                raise ValueError(f"{self._model.path} has changed since it was opened: open it again.")
+            self._adopt(network, self._card, self._segmenter.backend)
             return network
 
     @property
@@ -154,8 +163,18 @@ class PredictionModel:
     def label_set(self, label_set: LabelSet) -> None:
         self._adopt(self._model, replace(self.card, label_set=label_set))
 
-    def _adopt(self, model: models.Network | ExportedModel, card: ModelCard) -> None:
-        backend = open_backend(model, self._backend, self._precision, record=card.int8, or_pytorch=self._or_pytorch)
+    def _adopt(
+        self, model: models.Network | ExportedModel, card: ModelCard, translation: Backend | None = None
+    ) -> None:
+        """Run another model from now on; `translation` runs it until its weights change."""
+        backend = open_backend(
+            model,
+            self._backend,
+            self._precision,
+            record=card.int8,
+            or_pytorch=self._or_pytorch,
+            translation=translation,
+        )
         # One step, so that concurrent calls see either the old model with its card and segmenter, or the new one.
         self.__dict__.update(
             _model=model,

@@ -32,8 +32,8 @@ def require_tensorrt() -> None:
         _import_tensorrt()
     except ImportError as error:
         raise ValueError(
-            "TensorRT is not installed: pip install tensorrt, on Linux or Windows with an NVIDIA GPU. Or export .onnx, "
-            "which trtexec builds an engine of."
+            "TensorRT is not installed: pip install tensorrt, on Linux or Windows with an NVIDIA GPU. Or export to "
+            ".onnx and build the engine with trtexec."
         ) from error
     if not torch.cuda.is_available():
         raise ValueError(

@@ -154,8 +154,11 @@ def read_card(model: str | os.PathLike[str]) -> ModelCard | None:
             return None
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error} Bundled models: {', '.join(BUNDLED)}.") from error
+    path = bundled_path(name) if name in BUNDLED else Path(name)
+    if not (path.is_file() or path.with_suffix(".xml").is_file()):
+        return None  # a bundled model that the small installation lacks
     try:
-        return _read_unchecked(bundled_path(name) if name in BUNDLED else Path(name))
+        return _read_unchecked(path)
     except (ValueError, TypeError, RecursionError, safetensors.SafetensorError):
         return None
 
@@ -175,7 +178,10 @@ def _read_unchecked(path: Path) -> ModelCard:
 
 def read_graph_metadata(graph: bytes) -> dict[str, str]:
     """Return the metadata of an OpenVINO graph of this package, which is not checked: the content of its `.xml`."""
-    entries = ElementTree.fromstring(graph).iterfind("rt_info/*")
+    try:
+        entries = ElementTree.fromstring(graph).iterfind("rt_info/*")
+    except ElementTree.ParseError as error:
+        raise ValueError(f"the graph is damaged: {error}") from error
     return {entry.tag: entry.get("value", "") for entry in entries}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -218,7 +219,8 @@ def _with_remark(source: Source, layout: Layout) -> Source:
     remark = "Pixels outside all shapes belong to the class background."
     if layout.classes_file is not None:
         return replace(source, remark=remark)
-    advice = f"To leave them out instead, write into {layout.root / CLASSES_FILE}:\nnames: [{', '.join(others)}]"
+    listed = json.dumps(others, ensure_ascii=False)  # YAML, in which names such as no and 1 need quotes
+    advice = f"To leave them out instead, write into {layout.root / CLASSES_FILE}:\nnames: {listed}"
     return replace(source, remark=f"{remark} {advice}", added_background=True)
 
 

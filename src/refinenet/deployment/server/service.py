@@ -317,8 +317,8 @@ class Service:
         factor = find_factor((height, width), self.model.card.longest_side)
         if not self.windows.splits(round(height * factor), round(width * factor)):
             return []
-        side, limit = self.windows.side, self.settings.window_pixels
-        return [f"The image has more than {limit:,} pixels: it was segmented in windows of {side}x{side}."]
+        limit = self.settings.window_pixels
+        return [f"The image has more than {limit:,} pixels: it was segmented in overlapping windows of about as many."]
 
     def _read(self, content: bytes, options: ResultOptions) -> Decoded:
         try:

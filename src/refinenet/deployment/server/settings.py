@@ -52,8 +52,8 @@ class ServerSettings(Settings):
     max_pixels: Annotated[int, Range(1, MAX_PIXELS)] = 12_500_000
     """Pixels of an image, height times width."""
     window_pixels: Annotated[int, Range(1, MAX_PIXELS)] = 1_000_000
-    """Pixels of the largest image that the network sees as a whole: what decides about memory, half a kilobyte or more
-    for each. Larger images are segmented in overlapping windows of this size."""
+    """Pixels of the largest image that the network sees as a whole, which determines memory use: half a kilobyte or
+    more for each. Larger images are segmented in overlapping windows of this size."""
     header_seconds: Annotated[float, Range(above=0)] = 5.0
     """Time for the head of a request, from its first byte or from the connection."""
     body_seconds: Annotated[float, Range(above=0)] = 10.0

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -99,14 +99,18 @@ def predict_frames(
     if not (is_within(timeout, 0, LONGEST_TIMEOUT) and timeout):
         raise ValueError(f"timeout must be a number of seconds above 0, at most {LONGEST_TIMEOUT:g}, not {timeout!r}.")
     delivery = Delivery(waiting=waiting, at_once=True, live=live, timeout=timeout)
-    return _predict_each(predict, VideoStream(find_source(source), retries, print_note, delivery))
+    frames = _predict_each(predict, VideoStream(find_source(source), retries, print_note, delivery))
+    next(frames)  # so that closing it before the first frame closes the source, too
+    return cast("Generator[PredictedFrame]", frames)
 
 
 def _predict_each(
     predict: Callable[[npt.NDArray[np.uint8]], Prediction], stream: VideoStream
-) -> Generator[PredictedFrame]:
+) -> Generator[PredictedFrame | None]:
+    """Yield None once the stream is sure to be closed, and then the frames."""
     is_empty = True
     with closing(stream):
+        yield None
         for item in stream:
             if isinstance(item, Frame):
                 is_empty = False

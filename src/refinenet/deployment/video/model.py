@@ -14,9 +14,9 @@ from refinenet.deployment.video.frames import WAITING, PredictedFrame, predict_f
 from refinenet.deployment.video.reader import TIMEOUT
 from refinenet.deployment.video.runner import RETRIES, VideoResult, plan_output, segment_video
 from refinenet.deployment.video.steady import Steadier
-from refinenet.inference.output_kinds import OUTPUT_KINDS, Kind, split_kind
+from refinenet.inference.output_kinds import Kind
 from refinenet.inference.prediction import Prediction
-from refinenet.inference.rendering import Renderer, open_renderer, refuse_idle
+from refinenet.inference.rendering import Renderer, check_kind, open_renderer, refuse_idle
 from refinenet.inference.segmenter import check_abstention
 from refinenet.inference.values.subject import RenderOptions, usual_kind
 from refinenet.io.bands import name_bands
@@ -98,7 +98,7 @@ class VideoModel(PredictionModel):
 
     def _open_shown(self, kind: Kind | None, **rendering: Any) -> Renderer:
         """Open the renderer of the pictures in a window: of the kind, or of the usual one where that is no picture."""
-        if kind is None or not OUTPUT_KINDS[split_kind(kind)[0]].may_be_video:
+        if kind is None or not check_kind(kind, self.outputs).may_be_video:
             kind = usual_kind(self.outputs) or "overlay"
         return self.open_renderer(kind, ".jpg", **rendering)
 

@@ -21,6 +21,7 @@ from refinenet.inference.backends import AUTO, check_backend, choose_backend
 from refinenet.inference.backends.base import CPU, INT8, BackendName
 from refinenet.inference.backends.cached_translations import read_translation
 from refinenet.inference.backends.graph import ENGINES, Engine, ExportedModel
+from refinenet.io.console import print_note
 from refinenet.models.model_card import BUNDLED, ModelCard, bundled_path
 from refinenet.models.model_spec import ModelSpec
 from refinenet.models.recognition import recognise
@@ -97,6 +98,8 @@ def _open_translated(
         return None
     exported, card = found
     spec.check(card)
+    # The network may be loaded much later, from another working folder.
+    spec = spec if str(spec.model) in BUNDLED else replace(spec, model=Path(spec.model).absolute())
     return OpenedModel(model=exported, card=card, backend=chosen, load_network=partial(_load_network, spec, device))
 
 
@@ -108,9 +111,13 @@ def _find_translation(model: str, engine: Engine, precision: str) -> tuple[Expor
         return None
     card, weights = recognised
     if is_bundled and engine == "openvino" and not is_int8 and path.with_suffix(".xml").is_file():
-        exported, translated = open_bundled(model)
-        if translated.weights_sha256 == card.weights_sha256:
-            return replace(exported, sha256=card.weights_sha256, is_translation=True), card
+        try:
+            exported, translated = open_bundled(model)
+        except ValueError as error:
+            print_note(f"{error} The model file is used instead.")
+        else:
+            if translated.weights_sha256 == card.weights_sha256:
+                return replace(exported, sha256=card.weights_sha256, is_translation=True), card
     if is_int8 and card.int8 is None:
         return None
     graph = read_translation(engine, weights, card.architecture, card.int8 if is_int8 else None)

@@ -188,6 +188,7 @@ def open_backend(
     *,
     record: Int8Record | None = None,
     or_pytorch: bool = False,
+    translation: Backend | None = None,
 ) -> Backend:
     """Open a backend for a network or an exported graph.
 
@@ -198,6 +199,7 @@ def open_backend(
         record: How to run the network in int8, from its model file.
         or_pytorch: Whether PyTorch replaces a backend that turns out not to be able to run the network; in int8 none
             does.
+        translation: What runs a translation of the network with its present weights, if that is at hand.
 
     Raises:
         ValueError: as `check_backend`; or the backend is not installed, or does not run on the network's device; or
@@ -217,9 +219,12 @@ def open_backend(
         assert name in ("openvino", "onnxruntime")
         return GraphBackend(model.graph, name, precision, model.channels, str(model.path))
     backend = BACKENDS[name].open(model, precision, record)
-    if not or_pytorch or precision == INT8 or BACKENDS[name].any_device:
+    if BACKENDS[name].any_device:
         return backend
     from refinenet.inference.backends.translated import AutoBackend, TranslatedBackend
 
+    if not isinstance(backend, TranslatedBackend):
+        return backend
+    backend.adopt(translation)
     # Other backends fail when they are opened or not at all; a translation fails at the first image.
-    return AutoBackend(model, backend) if isinstance(backend, TranslatedBackend) else backend
+    return AutoBackend(model, backend) if or_pytorch and precision != INT8 else backend

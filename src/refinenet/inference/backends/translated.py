@@ -80,6 +80,11 @@ class TranslatedBackend:
         self._translated: tuple[Weights, GraphBackend] | None = None
         self._lock = ThreadLock()
 
+    def adopt(self, translation: object) -> None:
+        """Use a translation of the network with its present weights; anything but a `GraphBackend` is passed over."""
+        if isinstance(translation, GraphBackend):
+            self._translated = note_weights(self.network), translation
+
     def __getstate__(self) -> dict[str, Any]:
         # A copy has new tensors, so it has to look up its translation again.
         return {**self.__dict__, "_translated": None}

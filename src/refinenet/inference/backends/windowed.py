@@ -1,4 +1,4 @@
-"""Backend that runs another one on large images in windows, so that memory does not grow with the network's share.
+"""Backend that runs another one on large images in windows, so that the network's memory does not grow with the image.
 
 Unlike with `Protocol(window=...)`, windows are blended at the resolution of the maps, a sixteenth of the image's
 pixels, and before classes are computed.
@@ -55,8 +55,11 @@ class WindowedBackend:
         return library(images).concatenate([self._blend(images[index : index + 1]) for index in range(len(images))])
 
     def _blend(self, image: Array) -> Array:
+        # Of an image that is thinner than a window, windows are as much longer.
+        short = min(*image.shape[-2:], self.side)
+        longest = max(self.side, self._pixels // short // STRIDE * STRIDE)
         rows, columns = (
-            WindowGrid(-(-side // MAP_STRIDE), self.side // MAP_STRIDE, OVERLAP, STRIDE // MAP_STRIDE)
+            WindowGrid(-(-side // MAP_STRIDE), longest // MAP_STRIDE, OVERLAP, STRIDE // MAP_STRIDE)
             for side in image.shape[-2:]
         )
 

@@ -108,7 +108,7 @@ def rank_images(
 
     For each image, this measures how unsure the model is away from and along the outlines of objects, how much its
     predictions change when the image is mirrored and reduced, which classes it predicts, and the encoder's features.
-    `ranking_choice.choose` then picks images of which the model is unsure, that differ from each other and from the
+    `choice.choose` then picks images of which the model is unsure, that differ from each other and from the
     labelled ones, and that show classes which those lack.
 
     Args:
