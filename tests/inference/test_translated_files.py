@@ -180,3 +180,33 @@ def test_translations_of_the_cache_are_those_of_the_same_weights(model: Path) ->
     assert recognised[1] == digest(narrow_network().state_dict())
     assert RefineNet(model=model, device="cpu")._weights_sha256 == recognised[0].weights_sha256
     assert translated(narrow_network()).kind == "openvino"
+
+
+def test_a_file_that_has_changed_meanwhile_is_not_loaded_under_the_old_card(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    path.write_bytes(model.read_bytes())
+    opened = RefineNet(model=path, backend="openvino", device="cpu")
+    network = narrow_network()
+    with torch.no_grad():
+        network.classifier.weight.mul_(0.5)
+    save(path, network, NARROW_CARD, "float32")
+    with pytest.raises(ValueError, match=r"best\.safetensors has changed since it was opened: open it again"):
+        _ = opened.network
+    assert opened.segment(STREET).labels.shape == STREET.shape[:2]
+
+
+def test_the_network_is_found_from_another_working_folder(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(model.parent)
+    opened = RefineNet(model=model.name, backend="openvino", device="cpu")
+    monkeypatch.chdir(tmp_path)
+    assert opened.parameters
+
+
+def test_the_translation_goes_on_when_the_network_is_only_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
+    opened = RefineNet(model="camvid", device="cpu")
+    before = opened.predict(STREET).labels
+    assert opened.parameters
+    assert np.array_equal(opened.predict(STREET).labels, before)
+    assert "Preparing" not in capsys.readouterr().err
