@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from refinenet.datasets.contact_sheet import choose_images
     from refinenet.datasets.dataset import spread
     from refinenet.datasets.folder.band_files import is_band_folder, open_band_folder
+    from refinenet.datasets.formats.lookup import CLASSES_FILE
     from refinenet.datasets.info import describe, write_contact_sheet
     from refinenet.datasets.joining import join
     from refinenet.datasets.preparation import PrepareReport, list_datasets, prepare
@@ -56,6 +57,7 @@ else:
     __getattr__, __dir__ = attach(__name__)
 
 __all__ = [
+    "CLASSES_FILE",
     "IMAGE_SUFFIXES",
     "PUBLISHED",
     "UNLABELLED",

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from refinenet.export.certificate import Certificate
     from refinenet.export.defaults import MAX_DROP, MAX_RISE, SIZES
     from refinenet.export.exporter import ExportPrecision, check_target, export_model
-    from refinenet.export.loading.loader import open_exported
     from refinenet.export.loading.opening import open_described
     from refinenet.export.quantisation import Int8
     from refinenet.export.quantisation_bounds import DropBounds
@@ -32,6 +31,5 @@ __all__ = [
     "choose_int8",
     "export_model",
     "open_described",
-    "open_exported",
     "record_int8",
 ]

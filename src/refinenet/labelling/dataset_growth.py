@@ -18,13 +18,13 @@ import numpy as np
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.doctor import write_classes
 from refinenet.datasets.folder import Layout, MaskEncoding, find_encoding, find_layout, find_pair, of_ids, open_split
+from refinenet.datasets.formats.lookup import CLASSES_FILE
 from refinenet.datasets.split import group_stems, split_folder
 from refinenet.io.files import write_atomically
 from refinenet.io.images import write
 from refinenet.io.mask_files import read_palette
 from refinenet.labels import LabelMap, LabelSet
 
-CLASSES_FILE = "classes.yaml"
 LOG_FILE = "labels_taken.jsonl"
 """File in the dataset with a line for each image whose labels were taken."""
 BEFORE = ".before"

@@ -213,7 +213,9 @@ class Recording:
         """Whether it is sent while it is filmed: by the kind of its address, or as a stream of no length and size."""
         if self.source.is_real_time or self.source.kind == "file":
             return self.source.is_real_time
-        return self.seconds is None and self._container.size <= 0
+        # Playlists have a size themselves.
+        is_playlist = self._container.format.name.startswith(("hls", "dash"))
+        return self.seconds is None and (is_playlist or self._container.size <= 0)
 
     def _find_video(self) -> VideoStream:
         name = self.source.name

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from refinenet.datasets.formats.lookup import CLASSES_FILE
 from refinenet.io.download.archives import unpack
 from refinenet.labelling.formats import coco, cvat, id_masks, label_studio, labelme, supervisely
 from refinenet.labelling.formats.base import DraftOptions, Shapes, ToolExport, Writer, read_json, strip_suffix
@@ -119,7 +120,7 @@ def _open_folder(root: Path, path: Path) -> ToolExport:
         return cvat.read_cvat(root)
     if (root / supervisely.META_FILE).is_file():
         return supervisely.read_supervisely(root)
-    if (root / id_masks.CLASSES_FILE).is_file() and not any(root.glob("*.json")):
+    if (root / CLASSES_FILE).is_file() and not any(root.glob("*.json")):
         return id_masks.read_id_masks(root)
     files = sorted(file for file in root.rglob("*.json") if not file.name.startswith("."))
     found = {_kind_of(read_json(file)): file for file in files[:1]}
