@@ -41,9 +41,9 @@ def test_refusals_come_before_the_video_is_opened(
     with pytest.raises(ValueError, match=words):
         deploy_video(
             request(model, "missing.mp4", tmp_path / "out.mp4", announced),
+            options,
             abstain_below=0.0,
             overwrite=False,
-            **options,
         )
     assert not announced
 

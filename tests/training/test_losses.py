@@ -16,10 +16,10 @@ from torch.nn import functional
 from torchmetrics.functional.classification import multiclass_f1_score, multiclass_jaccard_index
 from torchvision.ops import sigmoid_focal_loss
 
-from refinenet.training.losses import LossConfig, Objective, cross_entropy, dice
+from refinenet.training.losses import LossConfig, Objective
 from refinenet.training.losses.config import TEACHER_WEIGHT
 from refinenet.training.losses.config import WEIGHTS as WEIGHT_NAMES
-from refinenet.training.losses.objective import TERMS
+from refinenet.training.losses.objective import TERMS, cross_entropy, dice
 
 VOID = 255
 CERTAIN = 1e4

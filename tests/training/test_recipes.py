@@ -271,7 +271,7 @@ BAD_RECIPES = [
     (NAMED + '[network]\nmodel = "a"\nencoder_weights = "b"', "model cannot be combined with encoder_weights"),
     (
         NAMED + "[train]\nepoch = 3",
-        r"\[train\]: Unknown training settings: epoch\. Did you mean epochs\? Known .*epochs",
+        r"\[train\]: Unknown training settings: epoch\. Did you mean epochs\? `refinenet train --show-settings` lists",
     ),
     (NAMED + '[train]\nepochs = "three"', r"\[train\]: epochs must be a whole number of at least 1, not 'three'"),
     (NAMED + '[train]\ndataset = "camvid"', r"\[train\]: Unknown training settings: dataset"),

@@ -393,7 +393,7 @@ def test_a_model_that_was_changed_by_hand_is_no_new_network(tmp_path: Path, caps
         in capsys.readouterr().err
     )
     noted = RefineNet(model=tmp_path / "run" / "last.safetensors", device="cpu").card
-    assert noted.recipe["started_from"]["dataset"] == "camvid"
+    assert noted.recipe["started_from"]["dataset"] == "camvid + streets"
     assert "Non-commercial" in noted.licence
 
 

@@ -10,8 +10,8 @@ from refinenet._lazy import attach
 
 if TYPE_CHECKING:
     from refinenet.training.losses.config import ClassWeights, LossConfig
-    from refinenet.training.losses.objective import Objective, cross_entropy, dice
+    from refinenet.training.losses.objective import Objective
 else:
     __getattr__, __dir__ = attach(__name__)
 
-__all__ = ["ClassWeights", "LossConfig", "Objective", "cross_entropy", "dice"]
+__all__ = ["ClassWeights", "LossConfig", "Objective"]
