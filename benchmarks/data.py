@@ -43,7 +43,7 @@ from refinenet.io.parallel import map_parallel
 from refinenet.training.config import TrainConfig
 from refinenet.training.loading.loader import Loader
 from refinenet.training.loading.sample_cache import cache_samples
-from refinenet.training.losses import cross_entropy
+from refinenet.training.losses.objective import cross_entropy
 from refinenet.training.optimisation import build_optimiser
 
 CPU = torch.device("cpu")
