@@ -266,7 +266,7 @@ def _describe_weights(card: ModelCard, origin: Mapping[str, Any]) -> str:
     if _is_trained(card, origin):
         return f"The new model starts from the weights of another one and falls under its licence: {card.licence}."
     if "encoder_weights" in origin:
-        return f"The network is new; its encoder starts from the weights {origin['encoder_weights']}."
+        return f"The network is new; the weights of its encoder are initialised from {origin['encoder_weights']}."
     advice = "From a model (--model camvid) or an encoder's weights (--encoder-weights imagenet)"
     package = find_distribution(card.architecture.encoder)
     if package is not None:
