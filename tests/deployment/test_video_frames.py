@@ -172,7 +172,7 @@ def test_what_cannot_be_iterated_is_named(camvid_model: RefineNet, tmp_path: Pat
     with pytest.raises(ValueError, match="waiting must be a whole number of frames, at least 1, not 0"):
         camvid_model.frames(video, waiting=0)
     with pytest.raises(ValueError, match="live must be True, False or None, not 1"):
-        camvid_model.frames(video, live=1)  # type: ignore[arg-type]
+        camvid_model.frames(video, live=1)  # type: ignore[arg-type] # is refused
     with pytest.raises(ValueError, match="timeout must be a number of seconds above 0, at most 3600, not 0"):
         camvid_model.frames(video, timeout=0)
     with pytest.raises(FileNotFoundError, match="There is no camera:77"):

@@ -163,7 +163,7 @@ def test_the_network_of_a_file_in_half_precision_is_recognised(tmp_path: Path) -
     [{"outputs": "classes,depth:0.5:80"}, {"bands": "red,green,blue,nir:0:4095"}, {"backend": "pytorch"}],
 )
 def test_what_the_translation_cannot_do_loads_the_network(model: Path, arguments: dict[str, str]) -> None:
-    opened = RefineNet(model=model, device="cpu", **{"backend": "openvino", **arguments})  # type: ignore[arg-type]
+    opened = RefineNet(model=model, device="cpu", **{"backend": "openvino", **arguments})  # type: ignore[arg-type] # of several types
     names = [spec.name for spec in opened.outputs]
     assert names == (["classes", "depth"] if "outputs" in arguments else ["classes"])
     assert len(opened.card.architecture.band_names) == (4 if "bands" in arguments else 3)

@@ -60,7 +60,7 @@ def test_tensors_give_tensors() -> None:
         return torch.from_numpy(Means()(given.numpy()))
 
     on_tensors.device = torch.device("cpu")  # type: ignore[attr-defined] # a backend is any callable with a device
-    found = WindowedBackend(on_tensors, 64 * 64)(torch.from_numpy(images))  # type: ignore[arg-type]
+    found = WindowedBackend(on_tensors, 64 * 64)(torch.from_numpy(images))  # type: ignore[arg-type] # as above
     np.testing.assert_allclose(found.numpy(), Means()(images), rtol=1e-5, atol=1e-6)
 
 

@@ -109,7 +109,7 @@ def open_file(path: Path) -> Runner:
             tensors[name] = torch.empty(shape, dtype=dtype, device="cuda")
         for name, tensor in tensors.items():
             context.set_tensor_address(name, tensor.data_ptr())
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call] # PyTorch has no types for it
         stream.wait_stream(torch.cuda.current_stream())
         if not context.execute_async_v3(stream.cuda_stream):
             raise RuntimeError("TensorRT could not run the engine; it says why on standard error.")
