@@ -146,8 +146,7 @@ IMAGE_KINDS: Mapping[str, Kind] = {
     ),
     "exif-turned": Kind(
         False, True, "<These photographs have|This photograph has> a note in the EXIF data to be turned or mirrored, "
-        "which "
-        "this package does. Whether the labels were drawn on the turned image cannot be seen from the sizes.",
+        "which this package does. Whether the labels were drawn on the turned image cannot be seen from the sizes.",
         "Compare image and label on a contact sheet (`refinenet data info DATA --sheet sheet.png`). "
         "If they match, nothing has to be done; " + FIX + "with the images turned, without the note.",
     ),
@@ -282,8 +281,7 @@ IMAGE_KINDS: Mapping[str, Kind] = {
     "image-alpha": Kind(
         False, True, "<These images have|This image has> transparency and <are|is> composited over black.",
         "Composite <them|it> over another colour if black is wrong. If alpha is a band of its own, such as infrared, "
-        "make "
-        "the network with `--bands`; " + FIX + "as <they are|it is> read.",
+        "create the network with `--bands`; " + FIX + "as <they are|it is> read.",
     ),
     "image-array": Kind(
         False, False, "<These images are NumPy files|This image is a NumPy file>, which only networks with named "

@@ -119,7 +119,7 @@ class LiveWindow:
         """Ignore sound, which is not played."""
 
     def update(self) -> None:
-        """Draw the window anew, and notice keys; called at least ten times a second."""
+        """Draw the window anew, and notice keys; called between frames, and ten times a second while none is there."""
         self._window.update()
 
     def __enter__(self) -> LiveWindow:
