@@ -106,14 +106,13 @@ class RefineNet(SharedModel):
         warn_of_predecessor()
         check_channel_order(channel_order)
         kind, model = split_first_argument(model_type, model)
-        model, encoder_weights = pin(model), pin(encoder_weights)
         spec = ModelSpec(
             model_type=kind,
             num_layers=num_layers,
             encoder=encoder,
             num_classes=num_classes,
-            model=model,
-            encoder_weights=encoder_weights,
+            model=pin(model),
+            encoder_weights=pin(encoder_weights),
             outputs=outputs,
             bands=bands,
             decoder=decoder,

@@ -1,15 +1,14 @@
 """The command `refinenet deploy`."""
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from enum import Flag, auto
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from refinenet.cli.deploy_runs import Request, deploy_video, deploy_with_ray, refuse_rendering
-from refinenet.cli.image_reports import ImageReport, json_lines_to
+from refinenet.cli.deploy_images import deploy_files, write_to_standard_output
+from refinenet.cli.deploy_runs import Request, deploy_video, deploy_with_ray
 from refinenet.cli.options import (
     MACHINE,
     OVERLAYS,
@@ -34,15 +33,9 @@ from refinenet.cli.options import (
     refuse_idle_options,
 )
 from refinenet.inference.output_kinds import OUTPUT_KINDS, POLYGONS, is_of_values
-from refinenet.io.console import check_output, print_note
-from refinenet.outputs import CLASSES
 
 if TYPE_CHECKING:
-    from refinenet.api import RefineNet
-    from refinenet.deployment.file_results import FileResult
-    from refinenet.deployment.inputs import JobList
     from refinenet.deployment.large_images import Windows
-    from refinenet.models.model_card import ModelCard
 
 
 class Mode(Flag):
@@ -334,7 +327,7 @@ def deploy(
     _check_pipes(images, output, as_json or json_lines == STANDARD)
     if output == STANDARD:
         _refuse_others(context, Mode.STDOUT, "--output", "Standard output receives the result of one image")
-        _write_to_standard_output(request, rendering, abstain_below=abstain_below, **bands_and_range)
+        write_to_standard_output(request, rendering, abstain_below=abstain_below, **bands_and_range)
         return
     if images == [STANDARD]:
         _refuse_others(context, Mode.STDIN, "IMAGES", "Standard input is read as one image")
@@ -342,7 +335,7 @@ def deploy(
         _refuse_others(context, Mode.FILES, "IMAGES", "Images are segmented one by one")
     windows = _read_windows(window, overlap)
     options = {"windows": windows, "max_latency_ms": max_latency, "abstain_below": abstain_below}
-    _deploy_files(
+    deploy_files(
         request,
         json_lines,
         table,
@@ -362,85 +355,6 @@ def _has_video(sources: Sequence[str]) -> bool:
     from refinenet.deployment.video.reader import is_video
 
     return any(is_video(source) for source in sources)
-
-
-def _deploy_files(
-    request: Request,
-    json_lines: str | None,
-    table: str | None,
-    *,
-    recursive: bool,
-    overwrite: bool,
-    rendering: Mapping[str, Any],
-    **options: Any,
-) -> None:
-    """Segment image files, report each, and count failures; `options` are those of `RefineNet.deploy_work`."""
-    from refinenet.deployment.files import take_all
-
-    as_json = request.as_json
-    content = sys.stdin.buffer.read() if request.images == [STANDARD] else None
-    work, network = _open(request, recursive, content, rendering, overwrite)
-    areas = None if table is None else network.open_table(table)
-    count = len(work.items)
-    report = ImageReport(is_silent=as_json or json_lines == STANDARD, collects=as_json)
-    with json_lines_to(json_lines, work) as write_line:
-
-        def take(result: "FileResult") -> None:
-            if result.error is not None and count == 1:  # the error itself, not "1 of 1 images could not ..."
-                raise result.error
-            if result.error is None and not as_json:  # JSON is printed at the end, and so is the notice
-                request.announce()
-            report.add(result)
-            write_line(result)
-            if areas is not None:
-                areas.add(result)
-
-        options["measures_areas"] = areas is not None
-        results = network.deploy_work(work, overwrite, progress=not as_json, **options, **rendering)
-        take_all(results, count, take, progress=not as_json)
-    written = [] if json_lines in (None, STANDARD) else [json_lines]
-    written += [] if areas is None else [str(areas.write())]
-    request.announce()
-    for path in written:
-        print_note(f"Wrote {path}.", enabled=not as_json)
-    report.finish(count)
-
-
-def _open(
-    request: Request, recursive: bool, content: bytes | None, rendering: Mapping[str, Any], overwrite: bool
-) -> "tuple[JobList, RefineNet]":
-    """Plan the jobs, check them by the model's header, and open the network, which takes seconds, last."""
-    from refinenet.deployment.files import check_work
-    from refinenet.deployment.image_search import refuse_missing
-    from refinenet.inference.values.subject import RenderOptions, usual_kind
-    from refinenet.io.band_images import ARRAY_SUFFIX
-
-    if content is None:
-        refuse_missing(request.images)
-    card = request.read_card()
-    work = _plan(request, recursive, content, card)
-    if card is not None:
-        check_work(work, card, RenderOptions.from_dict(rendering), overwrite=overwrite)
-        return work, request.open_network()
-    network = request.open_network()
-    may_have_bands = any(item.parts or item.source.suffix.lower() == ARRAY_SUFFIX for item in work.items)
-    if may_have_bands or (not request.kinds and usual_kind(network.outputs) is not None):
-        work = _plan(request, recursive, content, network.card)
-    return work, network
-
-
-def _plan(request: Request, recursive: bool, content: bytes | None, card: "ModelCard | None") -> "JobList":
-    """Plan the jobs; the model says what is written if the user chooses nothing, and whether arrays are images."""
-    from refinenet.deployment.inputs import plan_bytes, plan_work
-
-    output, kinds = request.output, request.kinds
-    outputs = (CLASSES,) if card is None else card.architecture.outputs
-    if content is not None:
-        return plan_bytes(content, Path(str(output)), kinds, outputs)
-    arrays = card is None or bool(card.architecture.bands)
-    target = Path(output) if output else None
-    options: dict[str, Any] = {"outputs": outputs, "arrays": arrays, "suffix": request.suffix}
-    return plan_work(request.images, target, kinds, recursive=recursive, **options)
 
 
 def _check_latency(milliseconds: float | None) -> None:
@@ -477,27 +391,3 @@ def _check_pipes(images: list[str], output: str | None, prints: bool) -> None:
         raise typer.BadParameter("Standard input and output are for a single image.", param_hint="IMAGES")
     if output == STANDARD and prints:
         raise typer.BadParameter("Standard output is used for the result.", param_hint="--output")
-
-
-def _write_to_standard_output(request: Request, rendering: Mapping[str, Any], **options: Any) -> None:
-    """Predict for one image and write the bytes of its result; `options` are those of `RefineNet.predict`."""
-    from refinenet.deployment.outputs import choose_kinds, render, usual_suffix
-    from refinenet.inference.values.subject import usual_kind
-
-    chosen = choose_kinds(request.kinds)
-    if len(chosen) > 1:
-        raise ValueError(f"Only one kind of result can be written to standard output, not {', '.join(chosen)}.")
-    check_output(is_result=True)
-    kind = chosen[0] if chosen else None
-    card = request.read_card()
-    if card is not None:
-        kind = kind or usual_kind(card.architecture.outputs) or "labels"
-        refuse_rendering(card, kind, usual_suffix(kind), rendering)
-    network = request.open_network()
-    kind = kind or usual_kind(network.outputs) or "labels"
-    renderer = network.open_renderer(kind, usual_suffix(kind), **rendering)
-    image = request.images[0]
-    prediction = network.predict(sys.stdin.buffer.read() if image == STANDARD else image, **options)
-    request.announce()
-    sys.stdout.buffer.write(render(prediction, renderer, Path(image).name))
-    check_output(is_result=True)
