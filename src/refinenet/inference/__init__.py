@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         open_backend,
     )
     from refinenet.inference.backends.base import CPU, INT8, BackendError, BackendName, InferencePrecision
-    from refinenet.inference.backends.cached_translations import read_translation
+    from refinenet.inference.backends.cached_translations import find_folder, read_translation
     from refinenet.inference.backends.graph import (
         ENGINES,
         ONNX_FILE,
@@ -151,6 +151,7 @@ __all__ = [
     "file_word",
     "find_bias",
     "find_colours",
+    "find_folder",
     "is_of_values",
     "keep_freed_memory",
     "kinds_of",

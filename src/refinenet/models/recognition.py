@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,22 @@ def _read_header(content: bytes) -> dict[str, Any]:
 
 
 def _digest(arrays: Arrays, types: Mapping[str, str]) -> str:
-    """Return what `tensor_files.digest` returns for the same tensors."""
+    """Return what `tensor_files.digest` returns for the same tensors: both hash by `hash_tensors`."""
+    return hash_tensors(
+        (name, _TYPES[types[name]], arrays[name].shape, arrays[name].tobytes()) for name in sorted(arrays)
+    )
+
+
+def hash_tensors(tensors: Iterable[tuple[str, str, tuple[int, ...], bytes]]) -> str:
+    """Return the hexadecimal SHA-256 over name, type, shape and little-endian bytes of tensors.
+
+    Args:
+        tensors: Name, PyTorch's name of the type, shape and bytes of each, sorted by name.
+    """
     total = hashlib.sha256()
-    for name in sorted(arrays):
-        total.update(f"{name} {_TYPES[types[name]]} {arrays[name].shape}\n".encode())
-        total.update(np.ascontiguousarray(arrays[name]).data if arrays[name].size else b"")
+    for name, kind, shape, content in tensors:
+        total.update(f"{name} {kind} {shape}\n".encode())
+        total.update(content)
     return total.hexdigest()
 
 

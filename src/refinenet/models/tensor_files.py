@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import pickle
 import struct
@@ -27,6 +26,7 @@ from refinenet.models.file_checks import (
     printable,
     refuse_doubled_keys,
 )
+from refinenet.models.recognition import hash_tensors
 
 WRAPPERS = ("segmenter", "model", "weights", "state_dict")
 """Keys under which training scripts store the weights in `torch.save` files."""
@@ -225,9 +225,11 @@ def _is_finite(tensor: Tensor) -> bool:
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
     """Return the hexadecimal SHA-256 over name, type, shape and little-endian bytes of all tensors, sorted by name."""
-    total = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
+    return hash_tensors(
+        (name, str(tensors[name].dtype), tuple(tensors[name].shape), _bytes_of(tensors[name]))
+        for name in sorted(tensors)
+    )
+
+
+def _bytes_of(tensor: Tensor) -> bytes:
+    return tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

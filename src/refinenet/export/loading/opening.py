@@ -19,7 +19,7 @@ from refinenet.distributed.environment import INSTALL, has_pytorch, may_have_gpu
 from refinenet.export.loading.loader import choose_engine, graph_kind, open_bundled, open_exported
 from refinenet.inference.backends import AUTO, check_backend, choose_backend
 from refinenet.inference.backends.base import CPU, INT8, BackendName
-from refinenet.inference.backends.cached_translations import read_translation
+from refinenet.inference.backends.cached_translations import find_folder, read_translation
 from refinenet.inference.backends.graph import ENGINES, Engine, ExportedModel
 from refinenet.io.console import print_note
 from refinenet.models.model_card import BUNDLED, ModelCard, bundled_path
@@ -120,7 +120,7 @@ def _find_translation(model: str, engine: Engine, precision: str) -> tuple[Expor
                 return replace(exported, sha256=card.weights_sha256, is_translation=True), card
     if is_int8 and card.int8 is None:
         return None
-    graph = read_translation(engine, weights, card.architecture, card.int8 if is_int8 else None)
+    graph = read_translation(find_folder(engine, weights, card.architecture, card.int8 if is_int8 else None))
     if graph is None:
         return None
     channels = card.architecture.num_channels

@@ -24,14 +24,8 @@ PACKAGES: Mapping[Engine, tuple[str, ...]] = MappingProxyType(
 """Packages that make the translation for an engine, besides PyTorch; another version translates again."""
 
 
-def read_translation(
-    engine: Engine, weights: str, architecture: Architecture, record: Int8Record | None = None
-) -> Graph | None:
-    """Read a translation from the cache; None if there is none. The arguments are those of `find_folder`."""
-    try:
-        folder = find_folder(engine, weights, architecture, record)
-    except PackageNotFoundError:
-        return None
+def read_translation(folder: Path | None) -> Graph | None:
+    """Read a translation from what `find_folder` returned; None if there is none."""
     cached = None if folder is None else read_cached(folder, "the network is translated again")
     return None if cached is None else Graph(cached)
 
@@ -39,7 +33,7 @@ def read_translation(
 def find_folder(
     engine: Engine, weights: str, architecture: Architecture, record: Int8Record | None = None
 ) -> Path | None:
-    """Return the folder of a translation in the cache, whether it exists or not; None if there is no cache.
+    """Return the folder of a translation in the cache, whether it exists or not.
 
     Args:
         engine: Engine that runs it.
@@ -47,17 +41,21 @@ def find_folder(
         architecture: Architecture of the network.
         record: How the network runs in int8; None for floating point.
 
-    Raises:
-        PackageNotFoundError: a package that translates is not installed.
+    Returns:
+        None if there is no cache, or a package that translates is not installed.
     """
     root = trusted_root()
+    try:
+        versions = {package: version(package) for package in ("torch", *PACKAGES[engine])}
+    except PackageNotFoundError:
+        return None
     if root is None:
         return None
     inputs = {
         "weights": weights,
         "architecture": architecture.to_dict(),
         "refinenet": __version__,
-        **{package: version(package) for package in ("torch", *PACKAGES[engine])},
+        **versions,
         **({} if record is None else {"int8": record.digest()}),
     }
     return root / engine / hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]

@@ -47,7 +47,7 @@ def read_or_translate(
     if record is not None:
         check_network(record, weights)
     folder = find_folder(engine, weights, network.architecture, record)
-    cached = read_translation(engine, weights, network.architecture, record)
+    cached = read_translation(folder)
     if cached is not None:
         return cached
     kept = "" if folder is None else " The result is kept for later runs."
