@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from small_runs import SETTINGS, new_network
 
 from refinenet.datasets import doctor
 from refinenet.datasets.catalog import open_dataset
@@ -35,8 +36,8 @@ def draw(root: Path, label: str = "car", width: int = 30) -> Path:
 def test_what_nobody_labelled_is_told_with_the_line_that_changes_it(tmp_path: Path) -> None:
     """The line is written as it is told: the same pixels then have no class."""
     root = draw(tmp_path / "mine")
-    remark = doctor.check(root, workers=0, progress=False).remark
-    first, line = remark.splitlines()
+    report = doctor.check(root, workers=0, progress=False)
+    first, line = str(report.to_dict()["remark"]).splitlines()
     assert first.startswith("Pixels outside all shapes belong to the class background.")
     assert first.endswith(f"write into {root / 'classes.yaml'}:")
     before = open_dataset(root)("train")
@@ -50,6 +51,15 @@ def test_what_nobody_labelled_is_told_with_the_line_that_changes_it(tmp_path: Pa
     (root / "classes.yaml").write_text("names: [car, background]")
     remark = doctor.check(root, workers=0, progress=False).remark
     assert remark == "Pixels outside all shapes belong to the class background."
+
+
+def test_training_tells_it_in_a_line_until_a_file_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = draw(tmp_path / "mine")
+    for name, words in (("a", ["Pixels outside all shapes belong to the class background."]), ("b", [])):
+        new_network(2).train(root, output=tmp_path / name, stop_after=1, **SETTINGS)
+        told = [line for line in capsys.readouterr().err.splitlines() if "shapes" in line or "names:" in line]
+        assert told == [f"{line} `refinenet data check {root}` shows how to change that." for line in words]
+        (root / "classes.yaml").write_text("names: [background, car]")
 
 
 def test_a_background_that_nobody_asked_for_is_explained(tmp_path: Path) -> None:
