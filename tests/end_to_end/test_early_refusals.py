@@ -60,6 +60,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("train -d mine --set epoch=3", "Unknown training settings: epoch. Did you mean epochs?"),
         ("train -d mine --epochs 0", "epochs must be a whole number of at least 1, not 0."),
         (
+            "train -d mine --epochs 0 --set flip=False --set patience=None",
+            "epochs must be a whole number of at least 1, not 0.",
+        ),
+        (
             "train -d mine -m none.safetensors",
             "no model file none.safetensors. Bundled models: camvid, camvid_256.",
         ),
