@@ -65,7 +65,7 @@ def test_training_tells_it_in_a_line_until_a_file_says_it(tmp_path: Path, capsys
 def test_a_background_that_nobody_asked_for_is_explained(tmp_path: Path) -> None:
     (finding, _) = doctor.check(draw(tmp_path / "mine", width=61), workers=0, progress=False).findings
     assert finding.text() == (
-        "class-absent: 1 (background)\nbackground occurs in no label and cannot be learned. "
+        "Classes that never occur [class-absent]: 1 (background)\nbackground occurs in no label and cannot be learned. "
         "It was added for pixels outside all shapes, but there are no such pixels."
     )
 
@@ -101,11 +101,14 @@ def test_one_image_is_no_plural(damaged: int, words: str, tmp_path: Path) -> Non
 
 def test_no_text_has_an_unfinished_choice_of_words() -> None:
     from refinenet.datasets.doctor.findings import KINDS, find
+    from refinenet.datasets.doctor.titles import TITLES
 
     words: dict[str, Any] = dict.fromkeys(
         ("message", "values", "lines", "where", "resplit", "band", "share", "low", "high"), "x"
     )
     words |= dict.fromkeys(("range", "folder", "highest", "last", "order"), "x") | {"limit": 1, "masks": 1}
+    assert len(set(TITLES.values())) == len(TITLES)
+    assert TITLES.keys() == KINDS.keys()
     for kind in KINDS:
         for names in (["a"], ["a", "b"]):
             text = find(kind, names, **words).text()
