@@ -176,7 +176,7 @@ def _escape(text: str) -> str:
 
 def settings_page() -> str:
     """Return the page of all settings of training, pre-training and decoders."""
-    from refinenet.models.decoder_config import PRESETS, DecoderConfig
+    from refinenet.models.decoder_config import DECODER_PRESETS, DecoderConfig
     from refinenet.training.config import TrainConfig
     from refinenet.training.pretraining.config import PretrainConfig
 
@@ -184,7 +184,7 @@ def settings_page() -> str:
     own = [item.name for item in list_settings(PretrainConfig) if of_training.get(item.name, ...) != item.default]
     presets = "\n".join(
         f"`{name}`\n: " + ", ".join(f"`{key}={value!r}`" for key, value in options.items())
-        for name, options in PRESETS.items()
+        for name, options in DECODER_PRESETS.items()
     )
     return (
         "\n\n".join(

@@ -58,7 +58,7 @@ class RefineNet(SharedModel):
         outputs: What the network predicts: "classes" (the default), or several: "classes,depth:0.5:80,normals,
             soil=regression[height:m,moisture:%]"; see `refinenet.outputs`. Outputs that a `model` lacks get new heads,
             which need training.
-        decoder: Decoder of a new network: a name of `models.decoder_config.PRESETS`, or fields of `DecoderConfig`.
+        decoder: Decoder of a new network: a name of `models.DECODER_PRESETS`, or fields of `DecoderConfig`.
         input_scales: Scales at which encoders of a new network see the image, such as (1.2, 0.6).
         seed: Seed of the random weights of a new network, independent of PyTorch's generator; by default 42.
         backend: What runs the network: "pytorch"; "compiled" (PyTorch with a compiler, which takes a minute for the
@@ -71,8 +71,9 @@ class RefineNet(SharedModel):
             differ. "int8" (OpenVINO) is for models that `quantise` has prepared.
         channel_order: Channel order of arrays and tensors passed to `segment` and `deploy`, and of pictures of results:
             "rgb", or "bgr" for those of OpenCV (`cv2.imread`). Files and Pillow images, and their results, are RGB.
-        bands: Bands of the images, with the stored values that become 0 and 1: "red,green,blue,nir:0:4095"; see
-            `refinenet.io.bands`. By default RGB of 8 bits. Weights for other bands are converted and need training.
+        bands: Band names of the images, each optionally followed by the stored values that map to 0 and 1:
+            "red,green,blue,nir:0:4095"; see `refinenet.io.bands`. By default RGB of 8 bits. Weights for other bands are
+            adapted and need training.
         size: "small", "medium" or "large": a new light-weight network with an EfficientNet-Lite encoder and a decoder
             of 64, 128 or 256 channels, instead of `encoder` and `decoder`. The published networks are larger.
 
@@ -158,7 +159,7 @@ class RefineNet(SharedModel):
                 them under the key "stages".
             recipe: Name of a bundled recipe, or a TOML file, with datasets and settings; other arguments override it.
                 Its network section is not used here: this network is trained as it is.
-            classes: Alternative set of classes of a published dataset: "stuff" for COCO, "59" for PASCAL-Context.
+            classes: Alternative class set of a published dataset: "stuff" (COCO) or "59" (PASCAL-Context).
                 `dataset="coco:stuff"` is equivalent.
             check: Whether to check a sample of the data first (`refinenet data check --quick`), and reject bad data.
             stop_after: Number of steps (of a stage) after which to stop, as on Ctrl-C; `resume` continues.
@@ -427,7 +428,7 @@ class RefineNet(SharedModel):
         Args:
             dataset: As for `train`.
             root: Folder of a named dataset.
-            split: Split to measure on.
+            split: Split on which the loss of accuracy is measured.
             classes: As for `train`.
             calibration_split: Split whose images determine the ranges; not the same as `split`.
             max_drop: As for `export`.

@@ -84,7 +84,7 @@ def test_other_folders_do_not_hide_images_without_splits(tmp_path: Path) -> None
     layout = find_layout(tmp_path)
     assert layout.is_dealt
     assert layout.splits["val"].image_names == ("a.jpg",)
-    assert layout.description == "images/ and masks/ without splits, so that every fifth image is used for validation"
+    assert layout.description == "images/ and masks/ without splits; every fifth image is used for validation"
 
 
 def test_a_layout_is_tolerant_and_opening_is_not(tmp_path: Path) -> None:

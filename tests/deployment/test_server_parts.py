@@ -203,6 +203,17 @@ def test_slow_readers_are_cut() -> None:
     server.should_exit = True
 
 
+def test_the_body_of_a_response_does_not_wait_for_the_client_to_acknowledge_the_head() -> None:
+    server, port = _run_uvicorn(None, ServerSettings())
+    with socket.create_connection(("127.0.0.1", port), 10) as client:
+        _wait(lambda: len(server.server_state.connections) == 1)
+        (connection,) = server.server_state.connections
+        served = connection.transport.get_extra_info("socket")
+        assert served.getpeername() == client.getsockname()
+        assert served.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    server.should_exit = True
+
+
 def test_idle_connections_give_way_and_busy_ones_do_not() -> None:
     release, started = threading.Event(), list[int]()
 

@@ -97,7 +97,7 @@ def test_the_next_process_finds_it_and_a_damaged_one_is_made_anew(
     monkeypatch.setenv("REFINENET_CACHE", str(tmp_path))
     assert read() == dict(good.files)
     assert (
-        "Preparing the network for OpenVINO, which takes some seconds. The result is kept for later runs."
+        "Preparing the network for OpenVINO; this takes a few seconds. The result is cached for later runs."
         in capsys.readouterr().err
     )
     assert read() == dict(good.files)

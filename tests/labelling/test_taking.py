@@ -155,7 +155,7 @@ def test_images_that_came_back_as_proposed_can_be_left_out(tmp_path: Path, call_
     Image.fromarray(mask(9)).save(tmp_path / "todo" / "png" / "masks" / "b_1.png")
     found = call_refinenet("label", "take", "todo/png", "--drafts", "todo", "--into", "mine", "--only-corrected")
     assert found.returncode == 0, found.stderr
-    assert "a_1 was left out: it came back as it was proposed" in found.stderr
+    assert "a_1 was left out: its draft came back unchanged" in found.stderr
     assert [path.stem for path in (tmp_path / "mine" / "masks").iterdir()] == ["b_1"]
 
 

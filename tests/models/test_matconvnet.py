@@ -16,7 +16,7 @@ from published import PARITY, image
 
 from refinenet import RefineNet
 from refinenet.models.architecture import Architecture
-from refinenet.models.decoder_config import PRESETS
+from refinenet.models.decoder_config import DECODER_PRESETS
 from refinenet.models.network import Network
 
 Array = npt.NDArray[Any]
@@ -32,7 +32,7 @@ def recorded_shapes(order: str) -> dict[str, tuple[int, ...]]:
 
 def small_network(order: str) -> Network:
     """Return a network of one of the published architectures with weights that are the same every time."""
-    options = PRESETS["matlab-2018" if order == "improved" else "matlab"]
+    options = DECODER_PRESETS["matlab-2018" if order == "improved" else "matlab"]
     torch.manual_seed(7)
     network = Network(
         Architecture(

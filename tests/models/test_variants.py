@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from refinenet import RefineNet
 from refinenet.models.architecture import Architecture
 from refinenet.models.decoder import Decoder
-from refinenet.models.decoder_config import FULL, LIGHTWEIGHT, PRESETS
+from refinenet.models.decoder_config import DECODER_PRESETS, FULL, LIGHTWEIGHT
 from refinenet.models.model_spec import SIZES as SIZE_OPTIONS
 from refinenet.models.network import Network
 
@@ -24,7 +24,7 @@ Weights = dict[str, Tensor]
 MULTITASK: dict[str, Any] = {
     "model_type": "lightweight",
     "encoder": "mobilenetv2_100",
-    "decoder_options": PRESETS["multitask"],
+    "decoder_options": DECODER_PRESETS["multitask"],
 }
 
 
@@ -67,14 +67,18 @@ def test_multitask_networks_have_the_published_cost(classes: int, size: tuple[in
 
 
 def test_light_weight_network_with_bottleneck_units_has_the_published_size_and_cost() -> None:
-    network = build(model_type="lightweight", encoder="resnet101", num_classes=21, decoder_options=PRESETS["rcu-lw"])
+    network = build(
+        model_type="lightweight", encoder="resnet101", num_classes=21, decoder_options=DECODER_PRESETS["rcu-lw"]
+    )
     assert count_parameters(network) == pytest.approx(53.8e6, abs=0.05e6)
     assert count_multiply_adds(network, 512, 512) == pytest.approx(75.4, abs=0.05)
 
 
 def test_two_links_of_pooling_have_the_weights_of_two_convolutions_less() -> None:
     fields = {"model_type": "full", "encoder": "resnet101", "num_classes": 21}
-    four, two = (count_parameters(build(**fields, decoder_options=options)) for options in ({}, PRESETS["matlab-2016"]))
+    four, two = (
+        count_parameters(build(**fields, decoder_options=options)) for options in ({}, DECODER_PRESETS["matlab-2016"])
+    )
     assert four - two == 2 * 9 * (512 * 512 + 3 * 256 * 256)
 
 
@@ -242,7 +246,7 @@ CHANNELS = (8, 12, 16, 24)
 def test_cascades_give_the_results_of_plain_code(cascade: tuple[int, ...], kind: str) -> None:
     options: dict[str, Any] = {"cascade": cascade, "widths": (48, 32, 32, 32)}
     if kind == "bottleneck":
-        options |= PRESETS["rcu-lw"]
+        options |= DECODER_PRESETS["rcu-lw"]
     if kind == "convolution first":
         options |= {"pooling_order": "convolution_first"}
     config = (FULL if kind == "full" else LIGHTWEIGHT).changed(options)

@@ -331,7 +331,7 @@ def test_the_command_trains_and_goes_on(few: Path, run_refinenet: CommandLine, t
     assert (tmp_path / "run" / "tensorboard").is_dir()
     ended = run_refinenet("pretrain", "--resume", "run", "--device", "cpu")
     assert ended.returncode == 0, ended.stderr
-    assert "Resuming the run in run from step 2, of epoch 1." in ended.stderr
+    assert "Resuming the run in run from step 2, in epoch 1." in ended.stderr
     assert "Best validation accuracy: " in ended.stdout
     assert "Encoder: run/encoder.safetensors" in ended.stdout
 

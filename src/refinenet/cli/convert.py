@@ -11,7 +11,7 @@ from refinenet.io.console import say
 
 def convert(
     source: Annotated[Path, typer.Argument(help="A published checkpoint, a MatConvNet .mat file, or a model file.")],
-    target: Annotated[Path, typer.Argument(help="The model file to write, usually named .safetensors.")],
+    target: Annotated[Path, typer.Argument(help="The model file to write, usually with the suffix .safetensors.")],
     half: Annotated[bool, typer.Option("--half", help="Store the weights in float16.")] = False,
     licence: Annotated[
         str | None, typer.Option(help="Licence to record in the new file. Default: that of the source.")

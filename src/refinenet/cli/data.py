@@ -43,7 +43,9 @@ def list_datasets(as_json: AsJson = False) -> None:
 def prepare(
     name: Annotated[str, typer.Argument(help="A dataset's name; see `refinenet data list`.")],
     root: Root = None,
-    mirror: Annotated[str | None, typer.Option(help="Download the files from this address instead.")] = None,
+    mirror: Annotated[
+        str | None, typer.Option(help="Download the files from this address instead of the official one.")
+    ] = None,
     no_download: Annotated[
         bool, typer.Option("--no-download", help="Only convert files that are already there.")
     ] = False,
@@ -122,7 +124,7 @@ def check(
 ) -> None:
     """Check a dataset for errors before training.
 
-    Exit code 0: training can start, or, with --fix, it can on the copy; 1: it would fail. Warnings do not count.
+    Exit code 0 if training can start (with --fix: on the repaired copy), 1 if it would fail. Warnings do not affect it.
     """
     from refinenet.datasets import doctor
 
@@ -158,8 +160,8 @@ def split(
     group: Annotated[
         str | None,
         typer.Option(
-            help="Regular expression; images whose first group matches the same text stay together. Default: images "
-            "whose names differ only in the last number (such as frames of one video) stay together."
+            help="Regular expression; images whose names give the same text for its first capture group stay together. "
+            "Default: images whose names differ only in the last number (such as frames of one video) stay together."
         ),
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the files of an earlier split.")] = False,

@@ -22,7 +22,7 @@ def demo(
     model: Model = "camvid",
     as_json: AsJson = False,
 ) -> None:
-    """Draw a street scene, segment it, and write image, label map and overlay side by side."""
+    """Draw a street scene, segment it, and write the image, label map and overlay side by side to one file."""
     from refinenet.api import RefineNet
     from refinenet.io.images import write
 

@@ -94,8 +94,8 @@ def deploy(
     images: Annotated[
         list[str],
         typer.Argument(
-            help="Image files, folders, quoted patterns, @LIST (a text file that lists them), or - for standard input; "
-            "or one video, stream or camera:0.",
+            help="Image files, folders, quoted glob patterns, or @FILE (a text file that lists images); or - for "
+            "standard input; or one video, stream or camera:0.",
             show_default=False,
         ),
         ALL,
@@ -106,8 +106,8 @@ def deploy(
             "--output",
             "-o",
             help="A file for one image (- for standard output) or one video (.mp4, ...); a folder for several images. "
-            "Default: NAME_KIND.png next to a single image, NAME_KIND.mp4 next to a video, the folder segmented for "
-            "several images.",
+            "Default: NAME_KIND.png next to a single image, NAME_KIND.mp4 next to a video, a folder named "
+            "'segmented' for several images.",
         ),
         ALL,
     ] = None,
@@ -119,8 +119,8 @@ def deploy(
             "-k",
             metavar="KIND",
             autocompletion=lambda: list(_NAMES),
-            help=f"What to write: {_describe_kinds()}, or {POLYGONS} (both). May be repeated; each kind then gets a "
-            "folder of that name. depth:NAME and values:NAME select one of several outputs or quantities.",
+            help=f"What to write: {_describe_kinds()}, or {POLYGONS} (coco and geojson). May be repeated; each kind "
+            "then gets a folder of that name. depth:NAME and values:NAME select one of several outputs or quantities.",
         ),
         ALL,
     ] = None,
@@ -144,8 +144,8 @@ def deploy(
         str | None,
         typer.Option(
             metavar="WxH",
-            help="Segment all images in windows of this size, such as 1024x1024, with limited memory use. Default: "
-            "768x768, for images too large for memory and for .tif output.",
+            help="Segment all images in windows of this size, such as 1024x1024, to limit memory use. Default: "
+            "768x768, only for images too large for memory and for .tif output.",
             rich_help_panel="Large images",
         ),
         Mode.FILES,
@@ -162,8 +162,8 @@ def deploy(
     max_latency: Annotated[
         float | None,
         typer.Option(
-            help="Time limit per image in milliseconds, from decoded image to labels. Backend, precision and scale "
-            "are chosen by timing them on the first image; the share of labels that change is reported.",
+            help="Time limit per image in milliseconds, from decoded image to labels. Backend, precision and "
+            "image scale are chosen by timing them on the first image; the share of labels that change is reported.",
             rich_help_panel=MACHINE,
         ),
         Mode.FILES | Mode.STDIN,
@@ -174,7 +174,8 @@ def deploy(
     scale: Annotated[
         float | None,
         typer.Option(
-            help="Number that stands for one unit in .png files. Default for depth: 1000 (millimetres).",
+            help="Factor by which values are multiplied before they are stored as integers in .png files. Default for "
+            "depth: 1000 (millimetres).",
             rich_help_panel=VALUES,
         ),
         ALL,
@@ -216,7 +217,7 @@ def deploy(
         list[str] | None,
         typer.Option(
             metavar="CLASS",
-            help="Class to draw; may be repeated. Default: all but black ones, which usually stand for the background.",
+            help="Class to draw; may be repeated. Default: all except those coloured black (usually background).",
             rich_help_panel=OVERLAYS,
         ),
         ALL,
@@ -230,8 +231,8 @@ def deploy(
         bool,
         typer.Option(
             "--display",
-            help="Show the frames in a window while they are segmented; without --output nothing is written. Esc, Q or "
-            "closing it ends the run.",
+            help="Show the frames in a window while they are segmented; without --output nothing is written. Press Esc "
+            "or Q, or close the window, to stop.",
             rich_help_panel=VIDEOS,
         ),
         Mode.VIDEO,
@@ -240,7 +241,7 @@ def deploy(
         bool,
         typer.Option(
             "--steady",
-            help="Average the classes over frames, along the motion in the picture, so that labels flicker less.",
+            help="Average class probabilities over frames, following the motion, so that labels flicker less.",
             rich_help_panel=VIDEOS,
         ),
         Mode.VIDEO,
@@ -261,7 +262,8 @@ def deploy(
         int | None,
         typer.Option(
             min=1,
-            help="Ray workers, each with a copy of the network. Default: one per GPU, or per two cores.",
+            help="Number of Ray workers, each with a copy of the network. Default: one per GPU or, without GPUs, per "
+            "two cores.",
             rich_help_panel=MACHINE,
         ),
         Mode.RAY,
@@ -271,7 +273,7 @@ def deploy(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Write one line of JSON per image to a file, or - for standard output.",
+            help="Write one line of JSON per image to this file, or to standard output (-).",
             rich_help_panel=REPORTS,
         ),
         Mode.FILES | Mode.STDIN,
@@ -287,7 +289,10 @@ def deploy(
         Mode.FILES | Mode.STDIN,
     ] = None,
 ) -> None:
-    """Segment images or a video and write the results. An interrupted run continues where it stopped."""
+    """Segment images or a video and write the results.
+
+    Rerun the same command to resume an interrupted run.
+    """
     request = Request(
         images=images,
         output=output,

@@ -60,8 +60,8 @@ def evaluate(
         Literal["class", "image", "image_class"] | None,
         typer.Option(
             metavar="BY",
-            help="What each row of the table is for: class, image, or image_class (both). Default: class, or image for "
-            "models without classes.",
+            help="What each row of the table describes: class, image, or image_class (both). Default: class, or image "
+            "for models without classes.",
             rich_help_panel=REPORTS,
         ),
     ] = None,

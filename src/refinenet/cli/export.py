@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 import typer
 
 from refinenet.cli.options import (
-    DATASET_HELP,
     INT8,
     AsJson,
     CalibrationSplit,
@@ -38,7 +37,13 @@ def export(
     ],
     model: Model = "camvid",
     dataset: Annotated[
-        str | None, typer.Option("--dataset", "-d", help=f"Also compare and evaluate on a dataset. {DATASET_HELP}")
+        str | None,
+        typer.Option(
+            "--dataset",
+            "-d",
+            help="Dataset on which to compare and evaluate the export as well: a name (see `refinenet data list`), "
+            "your own folder, or a YAML file.",
+        ),
     ] = None,
     root: Root = None,
     classes: ClassSet = None,
@@ -52,13 +57,14 @@ def export(
     ] = None,
     shape: Annotated[
         str | None,
-        typer.Option(metavar="NxCxHxW", help="Shape of the images of an .engine, such as 1x3x480x640."),
+        typer.Option(metavar="NxCxHxW", help="Input shape of a TensorRT engine, such as 1x3x480x640."),
     ] = None,
     precision: Annotated[
         Literal["float32", "int8"],
         typer.Option(
             metavar="PRECISION",
-            help="float32, or int8 for .xml, which needs --dataset, or a model that `refinenet quantise` has prepared.",
+            help="float32 or int8; int8 is for .xml only and needs --dataset or a model prepared by `refinenet "
+            "quantise`.",
             rich_help_panel=INT8,
         ),
     ] = "float32",

@@ -56,7 +56,7 @@ def pull(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Copy a model from the Hugging Face Hub to a file, after checking it."""
+    """Download a model from the Hugging Face Hub, check it, and save it."""
     from refinenet.io.files import refuse_to_replace, write_atomically
     from refinenet.models.hub import HubAddress, fetch_model
     from refinenet.models.model_file import load

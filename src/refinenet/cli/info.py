@@ -24,7 +24,10 @@ def info(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show architecture, classes, scores and licence of a model; or, without MODEL, this installation and machine."""
+    """Show a model's architecture, classes, scores and licence, or details of this installation.
+
+    Without MODEL, show versions, devices, backends, extras and caches.
+    """
     if model is None:
         _show_system(as_json)
         return

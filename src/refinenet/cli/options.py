@@ -60,7 +60,7 @@ Precision = Annotated[
     typer.Option(
         metavar="PRECISION",
         help="Numerical precision of the network: float32, bfloat16 (not with onnxruntime), float16 (PyTorch on GPUs "
-        "only), or int8 (OpenVINO; for models that `refinenet quantise` has prepared).",
+        "only), or int8 (OpenVINO only; for models prepared by `refinenet quantise`).",
         rich_help_panel=MACHINE,
     ),
 ]
@@ -79,7 +79,7 @@ ValueRange = Annotated[
     str | None,
     typer.Option(
         metavar="LOW,HIGH",
-        help="Stored values that become black and white, such as 0,4095 for 12-bit images. Default: those the model "
+        help="Stored values to map to black and white, such as 0,4095 for 12-bit images. Default: those the model "
         "was trained with, otherwise the range of the image's data type.",
         rich_help_panel=VALUES,
     ),
@@ -88,7 +88,7 @@ Root = Annotated[Path | None, typer.Option(help="Folder that holds the published
 ClassSet = Annotated[
     str | None,
     typer.Option(
-        help="Alternative set of classes of a published dataset: stuff for coco, 59 for context.", rich_help_panel=DATA
+        help="Alternative class set of a published dataset: `stuff` (coco) or `59` (context).", rich_help_panel=DATA
     ),
 ]
 RunOutput = Annotated[
@@ -105,7 +105,7 @@ MaxDrop = Annotated[
         min=0,
         max=1,
         metavar="SHARE",
-        help="Largest drop in mIoU allowed for int8; 0.005 is half a point.",
+        help="Largest drop in mIoU allowed for int8; 0.005 is half a percentage point.",
         rich_help_panel=INT8,
     ),
 ]

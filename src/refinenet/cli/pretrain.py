@@ -14,8 +14,8 @@ def pretrain(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            help="Folder with train/CLASS/IMAGE and val/CLASS/IMAGE, or CLASS/IMAGE, of which every tenth image is "
-            "used for validation.",
+            help="Folder with train/CLASS/IMAGE and val/CLASS/IMAGE, or just CLASS/IMAGE, in which case every tenth "
+            "image is held out for validation.",
             show_default=False,
         ),
     ] = None,

@@ -31,28 +31,42 @@ def serve(
     allowed_host: Annotated[
         list[str] | None, typer.Option(help="Host name by which clients reach the server; may be repeated.")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Images processed at the same time.")] = 2,
+    workers: Annotated[int, typer.Option(help="Number of images processed at the same time.")] = 2,
     model_processes: Annotated[
-        int, typer.Option(help="Processes for the network, replaced if they crash or hang; 0 runs it in the server.")
+        int,
+        typer.Option(
+            help="Processes for the network, replaced if they crash or hang; 0 runs the network in the server process."
+        ),
     ] = 0,
-    model_seconds: Annotated[float, typer.Option(help="Time allowed for the network in such a process.")] = 20.0,
-    queue: Annotated[int, typer.Option(help="Requests that may wait; further ones get 503.")] = 32,
+    model_seconds: Annotated[
+        float, typer.Option(help="Time limit for the network in a model process (--model-processes).")
+    ] = 20.0,
+    queue: Annotated[int, typer.Option(help="Maximum number of waiting requests; further ones get 503.")] = 32,
     max_bytes: Annotated[int, typer.Option(help="Largest request, in bytes.")] = 20 * 2**20,
-    total_bytes: Annotated[int, typer.Option(help="Bytes of all requests in memory; further ones get 503.")] = 64
-    * 2**20,
-    max_pixels: Annotated[int, typer.Option(help="Largest image, width times height.")] = 12_500_000,
+    total_bytes: Annotated[
+        int, typer.Option(help="Limit on the total bytes of requests held in memory; requests beyond it get 503.")
+    ] = 64 * 2**20,
+    max_pixels: Annotated[int, typer.Option(help="Largest image, in pixels (width times height).")] = 12_500_000,
     window_pixels: Annotated[
-        int, typer.Option(help="Largest image to segment as a whole; larger ones are segmented in windows.")
+        int, typer.Option(help="Largest image, in pixels, to segment as a whole; larger ones are segmented in windows.")
     ] = 1_000_000,
-    header_seconds: Annotated[float, typer.Option(help="Time allowed for the headers of a request.")] = 5.0,
-    body_seconds: Annotated[float, typer.Option(help="Time allowed for an upload.")] = 10.0,
-    decode_seconds: Annotated[float, typer.Option(help="Time allowed for decoding an image.")] = 10.0,
-    request_seconds: Annotated[float, typer.Option(help="Time allowed for waiting and computing.")] = 30.0,
+    header_seconds: Annotated[float, typer.Option(help="Time limit for receiving the headers of a request.")] = 5.0,
+    body_seconds: Annotated[float, typer.Option(help="Time limit for an upload.")] = 10.0,
+    decode_seconds: Annotated[float, typer.Option(help="Time limit for decoding an image.")] = 10.0,
+    request_seconds: Annotated[float, typer.Option(help="Time limit for queueing and computing.")] = 30.0,
     write_seconds: Annotated[float, typer.Option(help="How long a response may stay unread.")] = 30.0,
     keep_alive_seconds: Annotated[int, typer.Option(help="How long an idle connection is kept open.")] = 10,
-    drain_seconds: Annotated[int, typer.Option(help="Time allowed for requests in flight at shutdown.")] = 10,
-    connections: Annotated[int, typer.Option(help="Maximum connections; requests on others get 503.")] = 512,
-    connections_per_address: Annotated[int, typer.Option(help="Maximum connections from one other machine.")] = 20,
+    drain_seconds: Annotated[int, typer.Option(help="Time limit for requests in flight at shutdown.")] = 10,
+    connections: Annotated[
+        int,
+        typer.Option(
+            help="Maximum open connections. A further one replaces the connection that has been idle longest; if all "
+            "are in use, its requests get 503."
+        ),
+    ] = 512,
+    connections_per_address: Annotated[
+        int, typer.Option(help="Maximum open connections from one remote address.")
+    ] = 20,
     device: Device = None,
     backend: Backend = "auto",
     precision: Precision = "float32",

@@ -22,6 +22,7 @@ from refinenet.cli.options import (
     refuse_early,
 )
 from refinenet.io.console import say
+from refinenet.models.decoder_config import DECODER_PRESETS
 
 if TYPE_CHECKING:
     from refinenet.training.run import TrainResult
@@ -60,7 +61,7 @@ def train(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="Name or TOML file of a recipe; other options override it."),
+        typer.Option(help="Recipe to use, a name or a TOML file; other options override it."),
     ] = None,
     list_recipes: Annotated[
         bool,
@@ -92,18 +93,18 @@ def train(
         Literal["small", "medium", "large"] | None,
         typer.Option(
             metavar="SIZE",
-            help="small, medium or large: a new light-weight network, instead of --encoder.",
+            help="Size of a new light-weight network, instead of --encoder: small, medium or large.",
             rich_help_panel=NETWORK,
         ),
     ] = None,
     encoder: Annotated[
         str | None,
-        typer.Option(help="A timm encoder instead of a ResNet, such as mobilenetv2_100.", rich_help_panel=NETWORK),
+        typer.Option(help="timm encoder to use instead of a ResNet, such as mobilenetv2_100.", rich_help_panel=NETWORK),
     ] = None,
     encoder_weights: Annotated[
         str | None,
         typer.Option(
-            help="Weights of the encoder: a model file with this encoder (or camvid), a file of weights, imagenet "
+            help="Weights of the encoder: a model file with this encoder (or camvid), a weights file, imagenet "
             "(from an installed package, or downloaded from timm), or random.",
             rich_help_panel=NETWORK,
         ),
@@ -120,15 +121,16 @@ def train(
     bands: Annotated[
         str | None,
         typer.Option(
-            help="Bands of the images, with the stored values that become 0 and 1: red,green,blue,nir:0:4095. "
-            "A --model for other bands is converted. Default: 8-bit RGB.",
+            help="Band names of the images, each optionally followed by the stored values that map to 0 and 1: "
+            "red,green,blue,nir:0:4095. A --model with other bands is adapted. Default: 8-bit RGB.",
             rich_help_panel=DATA,
         ),
     ] = None,
     decoder: Annotated[
         str | None,
         typer.Option(
-            help="Decoder of a new network: multitask, single, ..., or decoder options as JSON.",
+            help=f"Decoder of a new network: {', '.join(DECODER_PRESETS)} (variants from the papers), or decoder "
+            "options as JSON.",
             rich_help_panel=NETWORK,
         ),
     ] = None,

@@ -36,7 +36,7 @@ def show_recipes(as_json: bool) -> None:
         for name, text in described.items()
     ]
     say("\n\n".join(blocks))
-    say("\nrefinenet train --recipe NAME --dataset DATASET; a TOML file of your own is a recipe, too.")
+    say("\nUse one with refinenet train --recipe NAME --dataset DATASET. NAME can also be a TOML file of your own.")
 
 
 def _join(values: Mapping[str, Any]) -> str:

@@ -1,6 +1,8 @@
 """Images with label maps: published datasets, custom folders and synthetic streets; summaries, splits, checks, repairs.
 
-Begin with `catalog.open_dataset`, which turns a name or a folder into splits, and `dataset.Dataset`.
+Begin with `catalog.open_dataset`, which turns a name or a folder into splits, and `dataset.Dataset`. The package
+`doctor` finds problems within a dataset, such as duplicates in two splits; `common_images` finds the images that two
+datasets share.
 """
 
 from typing import TYPE_CHECKING
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
         log_weights,
         median_frequency_weights,
     )
+    from refinenet.datasets.common_images import find_common_images
     from refinenet.datasets.contact_sheet import choose_images
     from refinenet.datasets.dataset import spread
     from refinenet.datasets.folder.band_files import is_band_folder, open_band_folder
@@ -50,7 +53,6 @@ if TYPE_CHECKING:
     from refinenet.datasets.joining import join
     from refinenet.datasets.preparation import PrepareReport, list_datasets, prepare
     from refinenet.datasets.quantity_choice import with_quantities
-    from refinenet.datasets.same_images import find_same_images
     from refinenet.datasets.split import group_stems, split_folder
     from refinenet.datasets.street_scenes import draw_street
 else:
@@ -77,8 +79,8 @@ __all__ = [
     "count_each",
     "describe",
     "draw_street",
+    "find_common_images",
     "find_root",
-    "find_same_images",
     "find_server",
     "group_stems",
     "is_band_folder",

@@ -66,9 +66,9 @@ def split_folder(
     shares = {"test": test, "val": val} if test else {"val": val}
     if len(groups) == 1:
         print_note(
-            f"All {len(stems)} images of {root} form one group by their names, and may be frames of one video: they "
-            "are split into consecutive parts in the order of their names, the last one for val. Pass a regular "
-            "expression as --group to form smaller groups."
+            f"Judging by their names, all {len(stems)} images of {root} belong to one group and may be frames of one "
+            "video. They are split into consecutive parts in the order of their names; the last part is val. To form "
+            "smaller groups, pass a regular expression with --group."
         )
         splits = _cut(stems, shares)
     else:

@@ -95,7 +95,7 @@ def warn_of_predecessor() -> None:
     if found is not None and found.startswith("0."):
         warnings.warn(
             f"This environment also has refinenet {found}, the predecessor, whose modules are imported by the same "
-            "name: one of the two replaces files of the other. Install this package anew: pip uninstall -y refinenet "
+            "name: one of the two has replaced files of the other. Reinstall this package: pip uninstall -y refinenet "
             "refinenet-torch && pip install refinenet-torch",
             stacklevel=3,
         )

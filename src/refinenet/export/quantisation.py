@@ -76,7 +76,7 @@ def quantise(
         calibration: Float32 RGB images `(1, 3, H, W)` in [0, 1], of sizes that the model takes: a few dozen
             representative ones, different from those of `measure`.
         measure: Function from an `openvino.Model` to its scores, called for the original and for each attempt.
-        max_drop: Largest drop of the mIoU, in [0, 1]: 0.005 is half a point.
+        max_drop: Largest drop of the mIoU, in [0, 1]: 0.005 is half a percentage point.
         max_rise: Largest relative rise of each root mean squared error: 0.05 is a twentieth.
 
     Raises:

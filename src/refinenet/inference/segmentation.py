@@ -161,7 +161,7 @@ class Segmentation:
             opacity: Share of the class colour in the mixture, from 0 (the image) to 1 (the colour).
             outline: Width, in pixels, of the opaque outline inside each region; 0 for none.
             legend: Whether to add a legend below the picture: colour, name and area of the classes drawn.
-            show: Names of the classes to draw; empty for all but black ones, which usually stand for the background.
+            show: Names of the classes to draw; empty for all except those coloured black (usually background).
             hide: Names of classes not to draw.
 
         Returns:

@@ -2,7 +2,8 @@
 
 Start reading at `images.decode` (any image source to pixels; `image_files` alone opens picture files, with Pillow),
 `mask_files.read_mask` (label maps), `raster.RasterReader` (large files by parts) and `files.write_atomically` (files
-complete or not at all). `overlay` draws classes over an image.
+complete or not at all). `isolated_decoding` does the decoding in child processes, for files from strangers. `overlay`
+draws classes over an image.
 """
 
 from typing import TYPE_CHECKING

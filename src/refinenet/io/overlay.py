@@ -34,7 +34,7 @@ class OverlayStyle(Settings):
     legend: bool = False
     """Whether to add a legend below the picture."""
     show: tuple[str, ...] = ()
-    """Names of the classes to draw. Empty for all but black ones, which usually stand for the background."""
+    """Names of the classes to draw. Empty for all except those coloured black (usually background)."""
     hide: tuple[str, ...] = ()
     """Names of classes not to draw."""
     lists_absent: bool = False

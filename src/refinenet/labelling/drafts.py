@@ -208,15 +208,15 @@ def write_labels(
         images: A folder, image files, patterns, or "@list.txt", as for `RefineNet.deploy_files`.
         output: Folder for the files, new or from an earlier call with the same model.
         model: A `RefineNet` whose predictions become the drafts.
-        masks: Instead of a model, a folder of PNG files of ids with a `classes.yaml`.
+        masks: Instead of a model, a folder of PNG masks (class ids) and a `classes.yaml`.
         file_format: A name of `FORMATS`: "cvat", "coco", "label-studio", "labelme", "roboflow", "supervisely" or "png".
         shapes: "masks" or "polygons"; by default the shapes usually edited in the tool.
         simplify: Largest distance, in pixels, between a polygon and the border that it approximates; neighbours share
             the simplified border. 0 follows the edges of pixels exactly.
-        min_area: Regions with fewer pixels are merged into the neighbour with the longest common border.
-        min_confidence: Confidence in [0, 1]; pixels with less are labelled "void", for a person to decide.
+        min_area: Regions with fewer pixels are merged into the neighbour with the longest shared border.
+        min_confidence: Confidence in [0, 1]; pixels below it are marked "void", for a person to label.
         first_id: Id of the first class in COCO's files.
-        image_prefix: For Label Studio, the beginning of each image's address; by default "/data/local-files/?d=FOLDER/"
+        image_prefix: For Label Studio, the prefix of the image URLs; by default "/data/local-files/?d=FOLDER/"
             with the name of the folder of images.
         recursive: Whether to include subfolders.
         progress: Whether to show progress on standard error.

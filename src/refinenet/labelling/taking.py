@@ -111,7 +111,7 @@ def take_labels(
 ) -> Taken:
     """Import labels exported by an annotation tool into a dataset of images and masks.
 
-    The doctor checks all of them before anything is changed. Files that are replaced are copied to `.before/` in the
+    The doctor checks all of them before anything is changed. Replaced files are backed up to `.before/` in the
     dataset, and `labels_taken.jsonl` there gets a line for each image. A second call with the same export changes
     nothing.
 
@@ -119,10 +119,11 @@ def take_labels(
         export: A folder, a zip archive or a JSON file, in any format of `FORMATS`.
         into: The dataset's folder; if missing, it is created with `images/`, `masks/`, `classes.yaml` and lists of the
             splits.
-        drafts: The folder that `write_labels` wrote; it tells which pixels were changed, and where the images are.
+        drafts: The folder that `write_labels` wrote; it records where the images are, and shows which
+            pixels were changed.
         images: Folder of the images, for those that neither the dataset nor `drafts` nor the export has.
         output: New or empty folder for a copy of the dataset, which is changed instead of the original.
-        only_corrected: Whether to leave out images that come back exactly as they were proposed.
+        only_corrected: Whether to skip images whose draft labels came back unchanged.
         group: As for `refinenet data split`: new images join the split of their group.
         val: Share of images for validation, which new groups preserve.
         check: Whether to refuse labels in which the doctor finds errors that would stop training.
@@ -213,7 +214,7 @@ class _Taking:
         old = base if before is None else before
         name, split = found.stem, "" if member is None else member.split
         if self._only_corrected and not is_corrected:
-            return TakenImage(name=name, action="left out", split=split, reason="it came back as it was proposed")
+            return TakenImage(name=name, action="left out", split=split, reason="its draft came back unchanged")
         changes = {} if old is None else _count_changes(old, labels, self._dataset.label_set)
         pixels = sum(changes.values())
         if before is not None and not pixels:

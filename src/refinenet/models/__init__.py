@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from refinenet.models.batch_norm_config import BatchNormConfig
     from refinenet.models.class_mapping import check_same_classes, take_classes
     from refinenet.models.decoder import upsample
+    from refinenet.models.decoder_config import DECODER_PRESETS
     from refinenet.models.encoders.encoder import Encoder, feature_info
     from refinenet.models.encoders.feature_info import PUBLISHED_RESNETS, STRIDES
     from refinenet.models.encoders.installed_weights import find_distribution
@@ -66,6 +67,7 @@ __all__ = [
     "BUNDLED",
     "CERTIFICATE_ENDING",
     "CORRUPT_FILE_ERRORS",
+    "DECODER_PRESETS",
     "FREE_SIZES",
     "HEADER_KEY",
     "INPUT",

@@ -117,13 +117,13 @@ def _describe_rows(names: Sequence[str], rows: Sequence[int | None]) -> str:
     kept = [name for name, row in zip(names, rows, strict=True) if row is not None]
     new = [name for name, row in zip(names, rows, strict=True) if row is None]
     if not kept:
-        return f"No class of the model has the name of one of the dataset: all {len(new)} start from random weights."
-    text = f"The model keeps what it knows of {enumerate_names(kept)}"
+        return f"The model and the dataset share no class names: all {len(new)} classes start from random weights."
+    text = f"Classes kept from the model: {enumerate_names(kept)}"
     start = "starts" if len(new) == 1 else "start"
     return (
         f"{text}; {enumerate_names(new)} {start} from random weights."
         if new
-        else f"{text}: all classes of the dataset."
+        else f"{text} (all classes of the dataset)."
     )
 
 

@@ -92,7 +92,7 @@ LIGHTWEIGHT_MOBILE = DecoderConfig(
 )
 
 MATLAB = {"upsampling": "bicubic", "initial_deviation": 0.01}
-PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+DECODER_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "multitask": {
             "upsampling": "bilinear",

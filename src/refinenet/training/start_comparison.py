@@ -47,7 +47,7 @@ def compare_with_start(
         return None
     names = load(before)[1].label_set.names
     if not val_set.label_set.names or names != val_set.label_set.names:
-        print_note("The models before and after have other classes and are not compared.", enabled=progress)
+        print_note("The models before and after have different classes and are not compared.", enabled=progress)
         return None
     for model, target in ((before, BEFORE), (after, AFTER)):
         _evaluate(model, val_set, folder.path / target, processes, progress=progress)

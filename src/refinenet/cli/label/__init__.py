@@ -6,7 +6,7 @@ from refinenet.cli.examples import epilog
 from refinenet.cli.label import errors, next_images, take, write
 
 app = typer.Typer(
-    help="Label with a model's help: choose images, draft labels, take corrected labels back, find label errors.",
+    help="Label with a model's help: choose images, draft labels, import corrected labels, find label errors.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -17,7 +17,7 @@ def errors(
         typer.Option(
             "--model",
             "-m",
-            help="Model or run folder that has not seen the images, instead of --folds. May be repeated; each image is "
+            help="Model or run folder to check the labels with, instead of --folds. May be repeated; each image is "
             "checked by the models that were not trained on it.",
         ),
     ] = None,
@@ -31,19 +31,21 @@ def errors(
     root: Root = None,
     split: Annotated[
         list[str] | None,
-        typer.Option(help="Split to check; may be repeated. Default: all with labels.", rich_help_panel=DATA),
+        typer.Option(help="Split to check; may be repeated. Default: all labelled splits.", rich_help_panel=DATA),
     ] = None,
     group: Annotated[
         str | None,
         typer.Option(
-            help="Regular expression; images whose first group matches the same text are put into one fold. Default: "
-            "names without the last number.",
+            help="Regular expression; images whose names give the same text for its first capture group share a fold. "
+            "Default: images whose names differ only in the last number share one.",
             rich_help_panel=DATA,
         ),
     ] = None,
     unseen: Annotated[
         bool,
-        typer.Option("--unseen", help="Confirm that the models saw none of the images, where no file proves it."),
+        typer.Option(
+            "--unseen", help="Vouch that the models were not trained on these images if their files do not show it."
+        ),
     ] = False,
     size: Annotated[
         Literal["small", "medium", "large"] | None,
@@ -56,8 +58,8 @@ def errors(
     start: Annotated[
         str | None,
         typer.Option(
-            help="Model from which --folds starts training, instead of --size; it must have been trained on other "
-            "images, such as camvid.",
+            help="Model, such as camvid, from which --folds starts training, instead of --size; it must not have been "
+            "trained on these images.",
             rich_help_panel=NETWORK,
         ),
     ] = None,
@@ -79,8 +81,9 @@ def errors(
     """Find labels that are likely wrong, using models that were not trained on the image.
 
     Writes suspects.html (a page for reviewing them), suspects.csv, suspects.json,
-    regions/ (where they are) and proposals/ (the labels with the predictions in
-    their place), also for an annotation tool. An interrupted run continues.
+    regions/ (masks of the suspect regions) and proposals/ (the labels with the
+    suspect regions replaced by predictions), also in an annotation tool's format.
+    Rerun the same command to resume an interrupted run.
     """
     chosen = join_settings({"epochs": epochs}, settings)
     _check_usage(model, folds, {"--size": size, "--start": start, "--group": group, "--epochs": epochs}, settings)

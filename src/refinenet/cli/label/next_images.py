@@ -22,7 +22,11 @@ from refinenet.io.console import say
 def next_images(
     context: typer.Context,
     sources: Annotated[
-        list[str], typer.Argument(metavar="IMAGES", help="Images, folders, patterns, or @FILE with a list.")
+        list[str],
+        typer.Argument(
+            metavar="IMAGES",
+            help="Image files, folders, quoted glob patterns, or @FILE (a text file that lists images).",
+        ),
     ],
     model: Model = "camvid",
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of images to choose.")] = 50,
@@ -35,7 +39,7 @@ def next_images(
             "--labelled",
             "-d",
             metavar="DATASET",
-            help=f"Dataset of the images that have labels; the chosen images differ from them. {DATASET_HELP}",
+            help=f"Dataset of images already labelled; images unlike them are preferred. {DATASET_HELP}",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -53,9 +57,10 @@ def next_images(
 ) -> None:
     """Choose the images to label next: those whose labels should improve a model most.
 
-    Writes todo.csv and todo.json (the images with the reasons), todo.txt (for
-    other commands: @todo/todo.txt), sheet.jpg (a contact sheet) and drafts/ (the
-    predictions, for an annotation tool). An interrupted run continues.
+    Writes todo.csv and todo.json (the chosen images, with the reason for each),
+    todo.txt (to pass to other commands as @todo/todo.txt), sheet.jpg (a contact
+    sheet) and drafts/ (the predictions, for an annotation tool). Rerun the same
+    command to resume an interrupted run.
     """
     announce = default_model_notice(context, model)
     from refinenet.deployment.image_search import refuse_missing

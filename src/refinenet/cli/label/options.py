@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-DRAFTS = "Drafts of labels"
+DRAFTS = "Draft labels"
 """Title of the group of options about the files for annotation tools."""
 
 Format = Annotated[
@@ -31,7 +31,8 @@ Simplify = Annotated[
     typer.Option(
         min=0,
         metavar="PIXELS",
-        help="Simplify polygons by at most this distance in pixels; neighbours keep a common border. 0 is exact.",
+        help="Simplify polygons by at most this distance in pixels; adjacent regions keep a shared border. 0 keeps "
+        "outlines exact.",
         rich_help_panel=DRAFTS,
     ),
 ]
@@ -40,7 +41,7 @@ MinArea = Annotated[
     typer.Option(
         min=0,
         metavar="PIXELS",
-        help="Merge regions of fewer pixels into the neighbour with the longest common border.",
+        help="Merge regions of fewer pixels into the neighbour with the longest shared border.",
         rich_help_panel=DRAFTS,
     ),
 ]
@@ -50,7 +51,7 @@ MinConfidence = Annotated[
         min=0,
         max=1,
         metavar="SHARE",
-        help="Label pixels with a lower confidence as void, for you to decide.",
+        help="Mark pixels below this confidence as void, for you to label.",
         rich_help_panel=DRAFTS,
     ),
 ]
@@ -61,7 +62,7 @@ ImagePrefix = Annotated[
     str | None,
     typer.Option(
         metavar="TEXT",
-        help="Beginning of the images' addresses in Label Studio. Default: /data/local-files/?d=FOLDER/",
+        help="Prefix of the image URLs in Label Studio. Default: /data/local-files/?d=FOLDER/",
         rich_help_panel=DRAFTS,
     ),
 ]
@@ -70,6 +71,7 @@ Drafts = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Folder written by `refinenet label write`; it tells where the images are and which pixels you changed.",
+        help="Folder written by `refinenet label write`; it records where the images are and is used to find the "
+        "pixels you changed.",
     ),
 ]

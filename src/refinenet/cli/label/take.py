@@ -17,14 +17,15 @@ def take(
     export: Annotated[
         Path,
         typer.Argument(
-            help="What the tool exported: a folder, a zip archive or a JSON file (CVAT masks or COCO, Label Studio, "
-            "LabelMe, Roboflow, Supervisely, PNG masks)."
+            help="Export of the annotation tool: a folder, a zip archive or a JSON file (CVAT masks or COCO, Label "
+            "Studio, LabelMe, Roboflow, Supervisely, PNG masks)."
         ),
     ],
     into: Annotated[Path, typer.Option(metavar="DIR", help="Dataset folder of images and masks; created if missing.")],
     drafts: Drafts = None,
     images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the images, if neither drafts nor dataset has them.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of the images, if they are in neither the drafts nor the dataset."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -33,21 +34,24 @@ def take(
         ),
     ] = None,
     only_corrected: Annotated[
-        bool, typer.Option("--only-corrected", help="Leave out images that come back exactly as they were proposed.")
+        bool, typer.Option("--only-corrected", help="Skip images whose draft labels came back unchanged.")
     ] = False,
     group: Annotated[
         str | None,
-        typer.Option(help="Regular expression; images whose first group matches the same text share a split."),
+        typer.Option(
+            help="Regular expression; images whose names give the same text for its first capture group share a split. "
+            "Default: images whose names differ only in the last number share one."
+        ),
     ] = None,
     val: Annotated[float, typer.Option(min=0, max=1, help="Share of images for validation.")] = 0.2,
     no_check: Annotated[
-        bool, typer.Option("--no-check", help="Take labels even if the doctor finds errors in them.")
+        bool, typer.Option("--no-check", help="Import the labels even if the checks find errors in them.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take corrected labels back into a dataset: only what changed, after the doctor's checks.
+    """Import corrected labels into a dataset: only those that changed, after the checks of `refinenet data check`.
 
-    Files that are replaced are copied to .before/ in the dataset, and labels_taken.jsonl there logs every image.
+    Replaced files are backed up to .before/ in the dataset; labels_taken.jsonl in the dataset folder logs every image.
     """
     from refinenet.labelling import take_labels
 
@@ -77,9 +81,9 @@ def _print(taken: "Taken") -> None:
     where = ", ".join(f"{count} in {split}" for split, count in zip(splits, counts, strict=True))
     pixels = sum(image.pixels for image in taken.images if image.action == "changed")
     say(f"{taken.count('new')} new images{f' ({where})' if where else ''}")
-    say(f"{taken.count('changed')} changed ({pixels:,} pixels), {taken.count('unchanged')} as they were")
+    say(f"{taken.count('changed')} changed ({pixels:,} pixels), {taken.count('unchanged')} unchanged")
     if taken.divided:
-        say("Lists of the splits were written, which keep groups together.")
+        say("Wrote lists of the splits, which keep groups together.")
     if taken.copies is not None:
         say(f"Copies of replaced files: {taken.copies}")
     for image in taken.images:

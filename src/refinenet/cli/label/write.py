@@ -21,7 +21,10 @@ from refinenet.io.console import say
 
 def write(
     context: typer.Context,
-    images: Annotated[list[str], typer.Argument(help="Folder of images, image files, patterns, or @LIST.txt.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Image files, folders, quoted glob patterns, or @FILE (a text file that lists images)."),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")],
     model: Annotated[
         str,
@@ -29,7 +32,7 @@ def write(
     ] = "camvid",
     masks: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder of PNG files of ids with a classes.yaml, instead of a model."),
+        typer.Option(metavar="DIR", help="Folder of PNG masks (class ids) and a classes.yaml, instead of a model."),
     ] = None,
     file_format: Format = "cvat",
     shapes: Shapes = None,
@@ -70,7 +73,7 @@ def write(
         say(f"{len(drafts.images)} drafts in {drafts.folder}. Next: {drafts.advice}")
         say(f"Then: refinenet label take EXPORT --drafts {drafts.folder} --into DATASET")
         for name, reason in drafts.failed.items():
-            typer.echo(f"No draft of {name}: {reason}", err=True)
+            typer.echo(f"No draft for {name}: {reason}", err=True)
     if drafts.failed:
         raise typer.Exit(1)
 

@@ -16,7 +16,7 @@ from refinenet.io.image_files import IMAGE_SUFFIXES, has_suffix, list_files, wal
 VALIDATION_EVERY = 5
 """In a folder without splits, every n-th image by name is used for validation."""
 
-SHARED = "without splits, so that every fifth image is used for validation"
+SHARED = "without splits; every fifth image is used for validation"
 """Part of `Layout.description` for such folders."""
 
 ENDINGS = ("_mask", "_label", "_labels", "_gt", "_seg", "_segmentation", "_L", "-mask", "_labelTrainIds", "_labelIds")

@@ -69,8 +69,8 @@ class ServerSettings(Settings):
     drain_seconds: Annotated[int, Range(1)] = 10
     """Time for requests in flight when the server is asked to stop."""
     connections: Annotated[int, Range(1)] = 512
-    """Open connections. A further one takes the place of the one that has sent nothing for longest; if all are being
-    served, its requests are refused."""
+    """Open connections. A further one replaces the one that has been idle longest; if all are in use, its requests are
+    refused."""
     connections_per_address: Annotated[int, Range(1)] = 20
     """Open connections from an address other than loopback."""
 
@@ -83,7 +83,7 @@ class ServerSettings(Settings):
 
     @property
     def threads(self) -> int:
-        """Images in work at the same time: at least one for each process of the model."""
+        """Images processed at the same time: at least one for each process of the model."""
         return max(self.workers, self.model_processes)
 
     @property

@@ -64,10 +64,10 @@ class VideoModel(PredictionModel):
             retries: Number of consecutive attempts to reconnect to a stream.
             progress: Whether to show progress on standard error.
             on_prediction: Called with the prediction of each frame.
-            display: Whether to show the frames in a window; Esc, Q or closing it ends the run. Without an output a
-                video is played at its own pace, and frames that the network is too slow for are dropped.
-            steady: Whether to average the probabilities of classes over frames, along the motion in the picture, so
-                that labels flicker less; see `steady.Steadier`.
+            display: Whether to show the frames in a window; Esc, Q or closing the window stops the run. Without an
+                output a video is played at its own pace, and frames that the network is too slow for are dropped.
+            steady: Whether to average class probabilities over frames, following the motion, so that labels flicker
+                less; see `steady.Steadier`.
             rendering: As for `deploy`.
 
         Returns:

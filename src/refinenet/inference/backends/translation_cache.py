@@ -50,8 +50,8 @@ def read_or_translate(
     cached = read_translation(folder)
     if cached is not None:
         return cached
-    kept = "" if folder is None else " The result is kept for later runs."
-    print_note(f"Preparing the network for {title}, which takes some seconds.{kept}")
+    kept = "" if folder is None else " The result is cached for later runs."
+    print_note(f"Preparing the network for {title}; this takes a few seconds.{kept}")
     fused = without_changes_in_place(fuse(network))
     try:
         graph = translate(fused)

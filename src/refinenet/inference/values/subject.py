@@ -35,7 +35,7 @@ class RenderOptions(Settings):
     legend: bool | None = None
     """Whether overlays have a legend; None for no legend."""
     show: tuple[str, ...] | None = None
-    """Names of the classes that overlays show; None for all but black ones."""
+    """Names of the classes that overlays show; None for all except those coloured black."""
     hide: tuple[str, ...] | None = None
     """Names of classes that overlays do not show; None for none."""
 

@@ -54,8 +54,8 @@ def deal_folds(images: LabelledImages, count: int, group: str | None = None, *, 
     groups = images.groups(group)
     if len(groups) < count:
         print_note(
-            f"By their names the images form fewer groups of related ones ({len(groups)}) than the {count} folds: they "
-            "are cut into stretches. Where neighbouring frames look alike, errors that they share are not found.",
+            f"Judging by their names, the images form fewer groups ({len(groups)}) than the {count} folds, so the "
+            "groups are cut into consecutive parts. Errors shared by similar neighbouring frames are not found.",
             enabled=show,
         )
         order = [index for members in groups for index in members]
@@ -105,7 +105,7 @@ def train_fold(
     if _is_done(run):
         return run.last_model
     print_note(
-        f"Fold {fold.number}: training on {len(fold.others)} images, to judge {len(fold.images)} others.",
+        f"Fold {fold.number}: training on {len(fold.others)} images, to check the {len(fold.images)} others.",
         enabled=progress,
     )
     watched = [fold.images[k] for k in spread(len(fold.images), VALIDATION)]

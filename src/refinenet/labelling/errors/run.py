@@ -45,8 +45,8 @@ class Folds:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `TrainConfig`."""
     group: str | None = None
-    """Regular expression whose first group is common to related images, which are in one fold; by default their names
-    without the last number."""
+    """Regular expression; images whose names give the same text for its first capture group share a fold. By default,
+    images whose names differ only in the last number do."""
 
     def __post_init__(self) -> None:
         choose_fold_settings(self.settings)  # raises before hours of training
@@ -123,8 +123,8 @@ def find_label_errors(
         folds: Cross-validation, instead of models.
         root: Folder of a named dataset.
         splits: Splits to check; by default all that have labels.
-        unseen: Whether the caller confirms that the models (or the model that the folds start from) saw none of the
-            images, where no file proves it.
+        unseen: Whether the caller vouches that the models (or the model that the folds start from) were not trained on
+            the images, if their files do not show it.
         first: Number of suspects to list.
         file_format: Annotation tool to write proposals for, as for `write_labels`.
         device: As for `models.choose_device`.
@@ -195,7 +195,9 @@ def _find_seen(file: Path, images: LabelledImages, *, unseen: bool, progress: bo
             "never seen the images, confirm it (--unseen, unseen=True)."
         )
     for doubt in seen.doubts:
-        print_note(f"Warning: {doubt}. It judges all images, as you say that it has seen none.", enabled=progress)
+        print_note(
+            f"Warning: {doubt}. It checks all images, because you vouch that it has seen none.", enabled=progress
+        )
     return seen.indices
 
 

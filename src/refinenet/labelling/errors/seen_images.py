@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from refinenet.datasets import Dataset, find_same_images, open_training_datasets
+from refinenet.datasets import Dataset, find_common_images, open_training_datasets
 from refinenet.labelling.labelled_images import LabelledImages
 from refinenet.models import ModelCard
 from refinenet.training import RunFolder, RunRecord, find_changes
@@ -89,7 +89,7 @@ def _in_run(folder: RunFolder, images: LabelledImages) -> SeenImages:
     if changes:
         reason = f"the dataset of the run in {folder.path} has changed since: {'; '.join(changes)}"
         return SeenImages(indices=nothing, doubts=(reason,))
-    return SeenImages(indices=frozenset(find_same_images(images.all, trained)))
+    return SeenImages(indices=frozenset(find_common_images(images.all, trained)))
 
 
 def _with_targets(dataset: Dataset, record: RunRecord) -> Dataset:

@@ -116,7 +116,7 @@ def rank_images(
         sources: As for `RefineNet.deploy_files`: images, folders, patterns, `@list.txt`.
         output: Folder for the results, created if missing; images below it are not ranked.
         count: Number of images to choose.
-        labelled: Dataset of images that already have labels: chosen images differ from those of its split "train".
+        labelled: Dataset of images already labelled: images unlike those of its split "train" are preferred.
         root: Folder of a named dataset.
         recursive: Whether to include subfolders.
         progress: Whether to show progress and notes on standard error.

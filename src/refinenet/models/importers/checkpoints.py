@@ -18,7 +18,7 @@ from torch import Tensor
 
 from refinenet.labels import MAX_CLASSES
 from refinenet.models.architecture import Architecture
-from refinenet.models.decoder_config import PRESETS
+from refinenet.models.decoder_config import DECODER_PRESETS
 from refinenet.models.file_checks import enumerate_names
 from refinenet.models.network import Network
 from refinenet.models.tensor_files import check_tensors, read_checkpoint
@@ -139,7 +139,7 @@ def _mobilenetv2_architecture(tensors: Mapping[str, Tensor], num_classes: int, *
         return mobile
     upsampling = {"upsampling": "bilinear_aligned"} if aligned else {}
     outputs = (CLASSES, *(spec for name, spec in _TASKS.items() if f"{name}.weight" in tensors))
-    return replace(mobile, outputs=outputs, decoder_options={**PRESETS["multitask"], **upsampling})
+    return replace(mobile, outputs=outputs, decoder_options={**DECODER_PRESETS["multitask"], **upsampling})
 
 
 def _published_names(network: Network) -> dict[str, str]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from refinenet.io.console import print_note
 from refinenet.labels import MAX_CLASSES
 from refinenet.models.architecture import Architecture
-from refinenet.models.decoder_config import PRESETS
+from refinenet.models.decoder_config import DECODER_PRESETS
 from refinenet.models.encoders.resnet import BLOCKS, MATCONVNET
 from refinenet.models.file_checks import enumerate_names, printable
 from refinenet.models.importers.checkpoints import build
@@ -81,7 +81,7 @@ def _infer(parameters: Mapping[str, Any], tensors: Mapping[str, Tensor], path: P
     pooled = {int(match[1]) for name in parameters if (match := re.search(r"_g1_.*_pb(\d+)_filter$", name))}
     if bool(links) == bool(pooled):
         raise ValueError(f"{path} has chained residual poolings of both orders, or none: it cannot be imported.")
-    options = {**PRESETS["matlab"], "pooling_links": max(links or pooled)}
+    options = {**DECODER_PRESETS["matlab"], "pooling_links": max(links or pooled)}
     options |= {"pooling_order": "convolution_first"} if pooled else {}
     return Architecture(
         model_type="full",

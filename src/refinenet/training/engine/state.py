@@ -88,7 +88,7 @@ def start_state(
         # run.json makes the folder a run, so it comes last: whatever has it can be resumed.
         folder.checkpoints.save(0, files)
         folder.write_description(description)
-        advice = f" A stopped run continues with --resume {folder.to_resume}." if folder.can_resume else ""
+        advice = f" If the run is stopped, resume it with --resume {folder.to_resume}." if folder.can_resume else ""
         print_note(f"Results go to {folder.path}.{advice}", enabled=show)
     learner.processes.wait()
     return state
@@ -118,6 +118,6 @@ def restore_state(folder: RunFolder, learner: Learner[Any], *, show: bool) -> Tr
         state = TrainState.from_json(checkpoint.files[STATE])
     except (RuntimeError, KeyError, ValueError, TypeError, *CORRUPT_FILE_ERRORS) as error:
         raise ValueError(f"{checkpoint.folder} belongs to another run: {error}") from error
-    where = f"step {checkpoint.step}, of epoch {state.epoch + 1}" if not state.is_finished else "its end"
+    where = f"step {checkpoint.step}, in epoch {state.epoch + 1}" if not state.is_finished else "its end"
     print_note(f"Resuming the run in {folder.path} from {where}.", enabled=show)
     return state

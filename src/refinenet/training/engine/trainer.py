@@ -297,7 +297,7 @@ class Trainer:
         if state.bad_steps == BAD_STEPS:
             symptom = f"the loss of {BAD_STEPS} steps in a row was not finite; the last batch: {names}"
             raise self._divergence(symptom)
-        print_note(f"Warning: the loss became {loss}; this step changes nothing. Its batch: {names}.")
+        print_note(f"Warning: the loss became {loss}; this step is skipped. Its batch: {names}.")
 
     def _divergence(self, symptom: str) -> DivergenceError:
         last_good = f"The last good model is {self.folder.model}. " if self.folder.model.exists() else ""

@@ -1,4 +1,7 @@
-"""Images that two datasets have in common, by the content of their files, whatever their folders and names are."""
+"""Images that two datasets have in common: the same bytes, whatever their folders and names are.
+
+Duplicates and near duplicates within one dataset are found by `doctor.split_rules`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import Path
 from refinenet.datasets.dataset import Dataset
 
 
-def find_same_images(dataset: Dataset, other: Dataset) -> Iterator[int]:
+def find_common_images(dataset: Dataset, other: Dataset) -> Iterator[int]:
     """Find the images of a dataset that another one has as well.
 
     Files are compared by their bytes; images that are not files, such as drawn ones, by their names.
