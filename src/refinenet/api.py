@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from refinenet.evaluation.calibration import FittedTemperature
     from refinenet.evaluation.results import Evaluation
     from refinenet.evaluation.submission import Submission
+    from refinenet.export import ExportPrecision
     from refinenet.export.certificate import Certificate
-    from refinenet.export.exporter import ExportPrecision
     from refinenet.models.int8_record import Int8Record
     from refinenet.training.run import TrainResult, TrainRun
 

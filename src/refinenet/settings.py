@@ -174,7 +174,8 @@ class SettingInfo:
 
 
 def list_settings(config: type[Settings]) -> Iterator[SettingInfo]:
-    """Yield the fields of a configuration, its own first, then those of its bases."""
+    """Yield the fields of a configuration, its own first, then those of its bases that it does not define again."""
+    listed: set[str] = set()
     types = _field_types(config)
     defaults = {field.name: field.default for field in fields(config)}
     for home in config.__mro__:
@@ -182,7 +183,8 @@ def list_settings(config: type[Settings]) -> Iterator[SettingInfo]:
             continue
         meanings = _field_meanings(home)
         for name in home.__annotations__:
-            if not name.startswith("_"):
+            if not name.startswith("_") and name not in listed:
+                listed.add(name)
                 is_required = defaults[name] is MISSING
                 yield SettingInfo(
                     name=name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -99,9 +100,22 @@ def test_settings_are_listed_with_their_defaults(call_refinenet: CommandLine, mo
         assert item["default"] == (list(value) if isinstance(value, tuple) else value)
         assert item["meaning"]
         assert item["allowed"]
-    shown = call_refinenet("train", "--show-settings").stdout
-    assert all(f" {name} " in shown for name in listed)
-    assert max(map(len, shown.splitlines())) <= 80
+    shown = call_refinenet("train", "--show-settings").stdout.splitlines()
+    found = [line.split("=")[0].strip() for line in shown if re.match(r"  [a-z_]+=", line)]
+    assert sorted(found) == sorted(listed)
+    assert max(map(len, shown)) <= 80
+    assert len(shown) < 2.5 * len(listed)  # a line or two for each, with titles
+    assert '  longest_side="auto"' in "\n".join(shown)
+
+
+@pytest.mark.parametrize("command", ["train", "pretrain"])
+def test_settings_are_described_without_names_of_the_source(command: str, call_refinenet: CommandLine) -> None:
+    listed = json.loads(call_refinenet(command, "--show-settings", "--json").stdout)
+    names = [item["name"] for item in listed]
+    assert len(names) == len(set(names))
+    for item in listed:
+        for quoted in re.findall(r"`([^`]+)`", item["meaning"]):
+            assert quoted in (*names, "torch.compile", "RefineNet", 'if __name__ == "__main__":', "refinenet data info")
 
 
 def test_recipes_are_listed_with_what_they_set(call_refinenet: CommandLine) -> None:

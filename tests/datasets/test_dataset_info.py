@@ -149,6 +149,7 @@ def test_the_tables_hold_the_figures(
     assert ["Car", "never", "100.0 % (1)"] in rows
     assert ["class", "median frequency", "log"] in rows
     assert ["Sky", "1.5714"] in [row[:2] for row in rows]
+    assert "multiplies the cross-entropy of a class's pixels by these weights" in out
     assert err == "Missing splits: val.\n"
 
 

@@ -117,8 +117,8 @@ def test_the_words_of_the_report(planted_report: tuple[doctor.Report, dict[str, 
     report.print()
     printed, text = capsys.readouterr().out, report.text()
     for kind in planted:
-        assert printed.count(f"  {kind}: {len(planted[kind])} (") == 1
-        assert (f"  {kind}: " in text) == (kind not in WARNINGS)
+        assert printed.count(f" [{kind}]: {len(planted[kind])} (") == 1
+        assert (f" [{kind}]: " in text) == (kind not in WARNINGS)
     for paragraph in text.split("\n\n")[1:]:
         assert paragraph in printed
     assert text.startswith(f"{report.source} cannot be trained on as it is.")
@@ -135,7 +135,7 @@ def test_the_report_as_json(planted_report: tuple[doctor.Report, dict[str, set[s
     assert values["stops_training"] is True
     assert {finding["kind"]: finding["count"] for finding in values["findings"]} == kinds_of(report)
     for finding in values["findings"]:
-        assert finding.keys() == {"kind", "stops", "count", "examples", "meaning", "advice", "fixable"}
+        assert finding.keys() == {"title", "kind", "stops", "count", "examples", "meaning", "advice", "fixable"}
         assert finding["meaning"]
         assert finding["advice"]
         assert 1 <= len(finding["examples"]) <= 5
@@ -270,5 +270,5 @@ def test_what_is_told_of_a_finding_holds_its_advice(tmp_path: Path) -> None:
     draw_folder(tmp_path, 20, SIZE, classes=NAMES.replace("]", ", sky]"))
     (finding,) = doctor.check(tmp_path, workers=0).findings
     first, second = finding.text().splitlines()
-    assert first == "class-absent: 1 (sky)"
+    assert first == "Classes that never occur [class-absent]: 1 (sky)"
     assert second == f"{finding.meaning} {finding.advice}"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from small_runs import SETTINGS, new_network
 
 from refinenet.datasets import doctor
 from refinenet.datasets.catalog import open_dataset
@@ -35,8 +36,8 @@ def draw(root: Path, label: str = "car", width: int = 30) -> Path:
 def test_what_nobody_labelled_is_told_with_the_line_that_changes_it(tmp_path: Path) -> None:
     """The line is written as it is told: the same pixels then have no class."""
     root = draw(tmp_path / "mine")
-    remark = doctor.check(root, workers=0, progress=False).remark
-    first, line = remark.splitlines()
+    report = doctor.check(root, workers=0, progress=False)
+    first, line = str(report.to_dict()["remark"]).splitlines()
     assert first.startswith("Pixels outside all shapes belong to the class background.")
     assert first.endswith(f"write into {root / 'classes.yaml'}:")
     before = open_dataset(root)("train")
@@ -52,10 +53,19 @@ def test_what_nobody_labelled_is_told_with_the_line_that_changes_it(tmp_path: Pa
     assert remark == "Pixels outside all shapes belong to the class background."
 
 
+def test_training_tells_it_in_a_line_until_a_file_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = draw(tmp_path / "mine")
+    for name, words in (("a", ["Pixels outside all shapes belong to the class background."]), ("b", [])):
+        new_network(2).train(root, output=tmp_path / name, stop_after=1, **SETTINGS)
+        told = [line for line in capsys.readouterr().err.splitlines() if "shapes" in line or "names:" in line]
+        assert told == [f"{line} `refinenet data check {root}` shows how to change that." for line in words]
+        (root / "classes.yaml").write_text("names: [background, car]")
+
+
 def test_a_background_that_nobody_asked_for_is_explained(tmp_path: Path) -> None:
     (finding, _) = doctor.check(draw(tmp_path / "mine", width=61), workers=0, progress=False).findings
     assert finding.text() == (
-        "class-absent: 1 (background)\nbackground occurs in no label and cannot be learned. "
+        "Classes that never occur [class-absent]: 1 (background)\nbackground occurs in no label and cannot be learned. "
         "It was added for pixels outside all shapes, but there are no such pixels."
     )
 
@@ -91,11 +101,14 @@ def test_one_image_is_no_plural(damaged: int, words: str, tmp_path: Path) -> Non
 
 def test_no_text_has_an_unfinished_choice_of_words() -> None:
     from refinenet.datasets.doctor.findings import KINDS, find
+    from refinenet.datasets.doctor.titles import TITLES
 
     words: dict[str, Any] = dict.fromkeys(
         ("message", "values", "lines", "where", "resplit", "band", "share", "low", "high"), "x"
     )
     words |= dict.fromkeys(("range", "folder", "highest", "last", "order"), "x") | {"limit": 1, "masks": 1}
+    assert len(set(TITLES.values())) == len(TITLES)
+    assert TITLES.keys() == KINDS.keys()
     for kind in KINDS:
         for names in (["a"], ["a", "b"]):
             text = find(kind, names, **words).text()

@@ -60,7 +60,7 @@ def test_results_of_another_model_kind_or_image_are_not_mixed_in(here: Path, cam
     before = (here / "out" / "a.png").read_bytes()
     with pytest.raises(ValueError, match=r"another model, for 11 classes \(Sky, .* instead of 11 .*overwrite=True"):
         other.deploy_files("in", "out", progress=False)
-    with pytest.raises(ValueError, match="made with kinds labels instead of overlay"):
+    with pytest.raises(ValueError, match="made with --kind labels instead of --kind overlay"):
         camvid_model.deploy_files("in", "out", kinds="overlay", progress=False)
     with pytest.raises(ValueError, match=r"a\.png is the result of .*a\.jpg, not of"):
         camvid_model.deploy_files("in/deep", "out", progress=False)

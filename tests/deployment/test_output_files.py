@@ -276,7 +276,7 @@ def test_a_folder_run_resumes_each_kind(model: RefineNet, folder: Path) -> None:
     again = model.deploy_files(folder / "in", folder / "out", kinds, scale=50, progress=False)
     assert all(result.was_there for result in again)
     assert dict(again[0].areas) == dict(first[0].areas)
-    with pytest.raises(ValueError, match="made with scale 50 instead of 25"):
+    with pytest.raises(ValueError, match="made with --scale 50 instead of --scale 25"):
         model.deploy_files(folder / "in", folder / "out", kinds, scale=25, progress=False)
 
 

@@ -47,6 +47,31 @@ def test_the_command_line_and_python_draw_alike(
 
 
 @pytest.mark.parametrize(
+    ("before", "now", "words"),
+    [
+        ("--legend", "", "with --legend instead of without --legend"),
+        ("", "--legend", "without --legend instead of with --legend"),
+        ("--opacity 0.25", "--opacity 0.75", "with --opacity 0.25 instead of --opacity 0.75"),
+        ("--hide Sky --hide Road", "--hide Sky", "with --hide Sky --hide Road instead of --hide Sky"),
+        ("--abstain-below 0.5", "", "with --abstain-below 0.5 instead of without --abstain-below"),
+        ("--overlap 0.5", "--window 64x48", "with --overlap 0.5 instead of --window 64x48 --overlap 0.75"),
+    ],
+)
+def test_results_of_other_options_are_told_apart_in_the_words_of_the_command_line(
+    call_refinenet: CommandLine, street: Path, before: str, now: str, words: str
+) -> None:
+    (street.parent / "in").mkdir()
+    street.rename(street.parent / "in" / "street.png")
+    deploy = ("deploy", "in", "-o", "out", "--kind", "overlay", "--device", "cpu")
+    ended = call_refinenet(*deploy, *before.split())
+    assert ended.returncode == 0, ended.stderr
+    refused = call_refinenet(*deploy, *now.split())
+    assert refused.returncode == 1
+    assert f"The results in out were made {words}" in refused.stderr
+    assert call_refinenet(*deploy, *before.split()).stdout.count("already done") == 1
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--opacity", 0.8], "opacity (--opacity) has no effect on labels (.png): leave it out. It is for overlay"),

@@ -47,7 +47,7 @@ def test_a_row_for_each_image_and_class(images: Path, model: Path, call_refinene
     assert list(rows["pixels"]) == list(np.bincount(labels.ravel(), minlength=3))
     assert list(rows["share"]) == pytest.approx([(labels == k).mean() for k in range(3)])
     assert list(rows["regions"]) == [ndimage.label(labels == k)[1] for k in range(3)]
-    assert rows["square_metres"].isna().all()
+    assert rows["square_metres"].isna().all()  # in a run with a map
     placed = table[table["image"].str.endswith("map.tif")]
     assert placed["square_metres"].sum() == pytest.approx(90 * 120 * 0.25, rel=1e-5)
     again = call_refinenet(*deploy, "--table", "again.csv")
@@ -55,11 +55,23 @@ def test_a_row_for_each_image_and_class(images: Path, model: Path, call_refinene
     assert (tmp_path / "again.csv").read_text() == (tmp_path / "t.csv").read_text()
 
 
+def test_only_maps_have_a_column_of_square_metres(
+    images: Path, model: Path, call_refinenet: CommandLine, tmp_path: Path
+) -> None:
+    done = call_refinenet("deploy", images / "a.png", "-o", "a.png", "--model", model, "--table", "t.csv")
+    assert done.returncode == 0, done.stderr
+    head, *rows = (tmp_path / "t.csv").read_text().splitlines()
+    assert head == "image,id,class,pixels,share,regions"
+    sizes = [int(row.split(",")[3]) for row in rows]
+    assert [row.split(",")[4] for row in rows] == [str(float(f"{size / (90 * 120):.6g}")) for size in sizes]
+
+
 def test_from_python(images: Path, model: Path, tmp_path: Path) -> None:
     network = RefineNet(model=model, device="cpu")
     network.deploy_files(images / "a.png", tmp_path / "a_labels.png", table=tmp_path / "t.parquet", progress=False)
     table, found = pd.read_parquet(tmp_path / "t.parquet"), network.segment(images / "a.png")
     pd.testing.assert_frame_equal(table.drop(columns="image"), found.to_frame(), check_dtype=False)
+    assert "square_metres" not in table
     assert list(found.to_frame(2.0)["square_metres"]) == list(2.0 * table["pixels"])
 
 

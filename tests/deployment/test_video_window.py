@@ -116,6 +116,23 @@ def test_the_command_shows_and_writes_nothing(
     assert sorted(video.parent.iterdir()) == before
 
 
+@pytest.mark.usefixtures("screen")
+def test_options_serve_what_is_shown_or_what_is_written(
+    camvid_model: RefineNet, video: Path, call_refinenet: CommandLine, tmp_path: Path
+) -> None:
+    """Files of ids have no legend, which the window beside them has; a scale serves neither."""
+    folder = tmp_path / "ids"
+    result = camvid_model.deploy_video(video, folder, "labels", display=True, legend=True, progress=False)
+    assert result.frames == len(list(folder.glob("*.png"))) == 5
+    words = r"legend \(--legend\) has no effect on labels \(\.png\): leave it out"
+    with pytest.raises(ValueError, match=words):
+        camvid_model.deploy_video(video, tmp_path / "others", "labels", legend=True, progress=False)
+    for more, kinds in (((), "overlay (.jpg)"), (("-o", "new", "--kind", "labels"), "labels (.png), overlay (.jpg)")):
+        refused = call_refinenet("deploy", video, "--display", "--scale", "5", *more)
+        assert refused.returncode == 1
+        assert f"scale (--scale) has no effect on {kinds}: leave it out" in refused.stderr
+
+
 def test_without_a_display_one_line_says_so(
     video: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

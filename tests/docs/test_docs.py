@@ -23,6 +23,7 @@ from reference_pages import link_pages, reference_pages
 from small_runs import SETTINGS, new_network, write_pictures
 
 from refinenet.cli import app
+from refinenet.datasets import doctor
 from refinenet.evaluation.metrics import RULES
 from refinenet.evaluation.metrics.targets import TARGET_METRICS
 from refinenet.labelling import find_label_errors, rank_images
@@ -178,7 +179,7 @@ def test_every_column_that_is_written_is_documented(tmp_path: Path) -> None:
     images = tmp_path / "mine" / "images" / "val"
     r.deploy_files(images, tmp_path / "out", table=tmp_path / "areas.csv", progress=False)
     found = r.eval(tmp_path / "mine", progress=False, check=False)
-    written = [header(tmp_path / "areas.csv")]
+    written = [[*header(tmp_path / "areas.csv"), "square_metres"]]  # which only georeferenced images have
     written += [list(found.to_frame(by).columns) for by in ("class", "image", "image_class")]
     assert documented_columns("how-to/read-results.md") == written
     names = [f"val_iou/{name}" for name in ("one", "two", "three")]
@@ -191,6 +192,15 @@ def test_every_column_that_is_written_is_documented(tmp_path: Path) -> None:
         tmp_path / "mine", tmp_path / "suspects", models=[str(tmp_path / "run")], unseen=True, progress=False
     )
     assert documented_columns("how-to/find-label-errors.md") == [header(tmp_path / "suspects" / "suspects.csv")]
+
+
+def test_the_page_on_annotation_shows_what_a_repaired_copy_holds(tmp_path: Path) -> None:
+    mine = write_pictures(tmp_path / "mine", train=1, val=1)
+    doctor.fix(mine, tmp_path / "mended", workers=0, progress=False)
+    shown = re.findall(r"^mended/(\S+)", (DOCS / "how-to/annotate.md").read_text("utf-8"), flags=re.MULTILINE)
+    files = [path.relative_to(tmp_path / "mended") for path in (tmp_path / "mended").rglob("*.*")]
+    written = {file.parent.as_posix() if file.parts[1:] else file.name for file in files}
+    assert {each.rpartition("/")[0] or each for each in shown} == {each for each in written if "val" not in each}
 
 
 def header(path: Path) -> list[str]:

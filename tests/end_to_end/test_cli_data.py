@@ -103,7 +103,10 @@ def test_a_copy_that_cannot_be_trained_on_has_exit_code_1(call_refinenet: Comman
     (root / "classes.yaml").write_text("names: [other, road]\nvalues: [0, 255]\n")
     (root / "images" / "train" / "0.png").write_bytes(b"")
     fixed = call_refinenet("data", "check", str(root), "--fix", str(copy))
-    assert (fixed.returncode, "split-missing: 1 (val)" in fixed.stdout.rpartition("Written")[2]) == (1, True)
+    assert (fixed.returncode, "Missing splits [split-missing]: 1 (val)" in fixed.stdout.rpartition("Written")[2]) == (
+        1,
+        True,
+    )
     assert not (copy / "images" / "train" / "0.png").exists()
     told = json.loads(call_refinenet("data", "check", str(root), "--fix", str(tmp_path / "two"), "--json").stdout)
     assert told["copy"]["stops_training"] is True
@@ -165,7 +168,7 @@ def test_two_quantities_of_a_folder_of_one_s_own_need_no_code(run_refinenet: Com
     options = ("--encoder", "test_resnet", "--epochs", "1", "--batch-size", "4", "--set", "crop_size=[32,32]")
     outputs = ("--outputs", "soil=regression[height:m,moisture:%]", "--output", "runs/soil", "--set", "workers=0")
     refused = run_refinenet("train", "-d", "fields", *options, *outputs)
-    assert (refused.returncode, "target-marker: 10" in refused.stderr) == (1, True), refused.stderr
+    assert (refused.returncode, "[target-marker]: 10" in refused.stderr) == (1, True), refused.stderr
     (tmp_path / "fields" / "targets.yaml").write_text(
         f"values: {{name: soil, quantities: {declared % ', missing: -9999'}}}"
     )

@@ -60,9 +60,26 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("train -d mine --set epoch=3", "Unknown training settings: epoch. Did you mean epochs?"),
         ("train -d mine --epochs 0", "epochs must be a whole number of at least 1, not 0."),
         (
+            "train -d mine --epochs 0 --set flip=False --set patience=None",
+            "epochs must be a whole number of at least 1, not 0.",
+        ),
+        (
             "train -d mine -m none.safetensors",
             "no model file none.safetensors. Bundled models: camvid, camvid_256.",
         ),
+        (
+            "label errors mine --folds 2 --set epochs=0 --set crop_sze=[40,40]",
+            "Unknown training settings: crop_sze. Did you mean crop_size?",
+        ),
+        ("label errors mine --folds 2 --set patience=never", "patience must be a whole number of at least 1 or None"),
+        (
+            "export out.wrong -m small.safetensors",
+            "Networks are exported as .onnx (ONNX), .xml (OpenVINO), .pt2 (PyTor",
+        ),
+        ("export images -m small.safetensors", "not as 'images'. Choose one of these suffixes."),
+        ("export a.png/b.onnx -m small.safetensors", "a.png is a file, not a folder."),
+        ("export a.onnx -m small.safetensors -d mine --precision int8", "Int8 is supported for OpenVINO (.xml) only"),
+        ("export a.onnx -m small.safetensors --shape 1x3x40x40", "leave out the shape, which is for .engine."),
         ("train --resume none", "none holds no training run"),
         ("train --continue none -d mine", "none holds no training run"),
         ("eval -d none -m small.safetensors", "There is no dataset 'none'"),

@@ -24,6 +24,14 @@ def test_pandas_reads_what_was_written(name: str, read: object, tmp_path: Path) 
     assert read(path)["regions"].dtype == "float64"  # without a value, and yet a column of numbers
 
 
+def test_text_has_fractions_of_six_digits_and_whole_counts(tmp_path: Path) -> None:
+    rows: list[Row] = [{"id": 123456789, "share": 1 / 3}, {"id": 0, "share": 2e-9 / 3}, {"id": 1, "share": 1234567.25}]
+    text = write_table(tmp_path / "t.csv", rows, ("id", "share")).read_text()
+    assert text == "id,share\n123456789,0.333333\n0,6.66667e-10\n1,1234570.0\n"
+    exact = pd.read_parquet(write_table(tmp_path / "t.parquet", rows, ("id", "share")))
+    assert list(exact["share"]) == [row["share"] for row in rows]
+
+
 def test_an_empty_table_has_its_columns(tmp_path: Path) -> None:
     assert write_table(tmp_path / "t.csv", [], COLUMNS).read_text() == "image,id,share,regions\n"
     assert list(pd.read_parquet(write_table(tmp_path / "t.parquet", [], COLUMNS))) == list(COLUMNS)

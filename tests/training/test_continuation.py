@@ -133,6 +133,19 @@ def test_validation_images_that_the_old_run_learnt_are_reported(
     assert "trained on 1 of the 3 validation images" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(("added", "is_told"), [(0, True), (1, False)])
+def test_a_dataset_that_has_not_grown_is_noted(
+    first: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], *, added: int, is_told: bool
+) -> None:
+    mine, run = first
+    for number, dataset in enumerate((grow(mine, tmp_path / "grown", added), *([None] if is_told else []))):
+        new_network().train(
+            dataset, continue_from=run, output=tmp_path / f"new-{number}", check=False, epochs=1, stop_after=1
+        )
+        noted = "the dataset has not grown: its images are those of the old run" in capsys.readouterr().err
+        assert noted == is_told
+
+
 def test_it_is_neither_resuming_nor_a_recipe(
     first: tuple[Path, Path], tmp_path: Path, call_refinenet: CommandLine
 ) -> None:

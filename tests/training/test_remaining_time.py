@@ -37,7 +37,7 @@ def test_a_resumed_run_begins_with_the_time_of_its_steps_before() -> None:
     assert left is not None
     assert left.summarise() == "42 s left plus validation"  # 14 of 40 steps
     assert clock.advise(2) is None
-    for _ in range(5):
+    for _ in range(STEPS):
         clock.add_step(STEP)
     left = clock.remaining(3, 1)
     assert left is not None
@@ -52,6 +52,46 @@ def test_slow_steps_need_not_be_many() -> None:
     left = clock.remaining(0, 2)
     assert left is not None
     assert left.training == 29 * 18
+
+
+def test_the_first_slow_steps_of_a_run_are_left_out() -> None:
+    """Starting processes, filling caches and compiling take 70 seconds, which the other 995 steps do not."""
+    clock = RunClock(20, 50, 1)
+    for seconds in (60.0, 5.0, 3.0, 2.0, 1.0):
+        clock.add_step(seconds)
+    for _ in range(5):
+        clock.add_step(0.5)
+    left = clock.remaining(0, 10)
+    assert left is not None
+    assert left.training == pytest.approx(0.5 * 990)
+    assert left.summarise() == "8 min left plus validation"
+    clock.add_validation(40.0)
+    clock.add_validation(20.0)  # without the warm-up of the first
+    left = clock.remaining(2, 0)
+    assert left is not None
+    assert left.validation == pytest.approx(20.0 * 18)
+
+
+@pytest.mark.parametrize("steps", [4, 50, 400])
+def test_the_rate_follows_a_machine_that_becomes_slower(steps: int) -> None:
+    clock = RunClock(1000, steps, 1)
+    for _ in range(200 * steps):
+        clock.add_step(1.0)
+    for _ in range(13 * steps):
+        clock.add_step(3.0)
+    left = clock.remaining(213, 0)
+    assert left is not None
+    assert left.training == pytest.approx(3.0 * steps * (1000 - 213))
+
+
+def test_the_slow_start_of_each_epoch_has_its_share() -> None:
+    clock = RunClock(10, 60, 1)
+    for _ in range(4):
+        for step in range(60):
+            clock.add_step(31.0 if step == 0 else 1.0)
+    left = clock.remaining(4, 0)
+    assert left is not None
+    assert left.training == pytest.approx(6 * 90.0)
 
 
 def test_slow_validation_is_reported_once_with_what_to_set() -> None:

@@ -250,7 +250,7 @@ def test_a_mask_that_cannot_be_used_is_named(workers: int, drawn_folder: Path, t
     labels[5, 7] = 9
     Image.fromarray(labels).save(mask)
     settings = {**SMALL, "workers": workers, "class_weights": "none", "check": True}
-    with pytest.raises(ValueError, match=r"(?s)cannot be trained on as it is.*ids-outside: 1 \(masks/3\.png\)"):
+    with pytest.raises(ValueError, match=r"(?s)cannot be trained on as it is.*ids-outside\]: 1 \(masks/3\.png\)"):
         small_network().train(dataset=drawn_folder, output=tmp_path / "run", progress=False, **settings)
     assert not (tmp_path / "run").exists()
     settings["check"] = False

@@ -115,7 +115,9 @@ def info(
 def check(
     source: Source,
     root: Root = None,
-    fix: Annotated[Path | None, typer.Option(help="Write a repaired copy to this new folder.")] = None,
+    fix: Annotated[
+        Path | None, typer.Option(help="Write a repaired copy to this new folder: images/, masks/, classes.yaml.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Check only a sample, as training does.")] = False,
     workers: Workers = None,
     as_json: AsJson = False,

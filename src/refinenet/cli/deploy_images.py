@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refinenet.cli.deploy_runs import Request, refuse_rendering
+from refinenet.cli.deploy_runs import Request
 from refinenet.cli.image_reports import ImageReport, json_lines_to
 from refinenet.cli.options import STANDARD
 from refinenet.io.console import check_output, print_note
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from refinenet.api import RefineNet
     from refinenet.deployment.file_results import FileResult
     from refinenet.deployment.inputs import JobList
+    from refinenet.inference.output_kinds import Kind
     from refinenet.models.model_card import ModelCard
 
 
@@ -112,6 +113,25 @@ def _plan(request: Request, recursive: bool, content: bytes | None, card: ModelC
     return plan_work(request.images, target, kinds, recursive=recursive, **options)
 
 
+def _refuse_rendering(card: ModelCard, kind: Kind, suffix: str, rendering: Mapping[str, Any]) -> None:
+    """Refuse, before a model is loaded, what its renderer of a kind would refuse.
+
+    Args:
+        card: Card of the model.
+        kind: Kind of the result.
+        suffix: Suffix of its file.
+        rendering: As for `RefineNet.deploy`.
+
+    Raises:
+        ValueError: the model cannot write the kind, or an option is invalid or has no effect.
+    """
+    from refinenet.inference.rendering import open_renderer, refuse_idle
+    from refinenet.inference.values.subject import RenderOptions
+
+    options = RenderOptions.from_dict(rendering)
+    refuse_idle(options, [open_renderer(kind, suffix, card.architecture.outputs, card.label_set, options)])
+
+
 def write_to_standard_output(request: Request, rendering: Mapping[str, Any], **options: Any) -> None:
     """Predict for one image and write the bytes of its result to standard output.
 
@@ -134,7 +154,7 @@ def write_to_standard_output(request: Request, rendering: Mapping[str, Any], **o
     card = request.read_card()
     if card is not None:
         kind = kind or usual_kind(card.architecture.outputs) or "labels"
-        refuse_rendering(card, kind, usual_suffix(kind), rendering)
+        _refuse_rendering(card, kind, usual_suffix(kind), rendering)
     network = request.open_network()
     kind = kind or usual_kind(network.outputs) or "labels"
     renderer = network.open_renderer(kind, usual_suffix(kind), **rendering)

@@ -65,25 +65,6 @@ class Request:
         return self.kinds[0] if self.kinds else None
 
 
-def refuse_rendering(card: ModelCard, kind: Kind, suffix: str, rendering: Mapping[str, Any]) -> None:
-    """Refuse, before a model is loaded, what its renderer of a kind would refuse.
-
-    Args:
-        card: Card of the model.
-        kind: Kind of the result.
-        suffix: Suffix of its file.
-        rendering: As for `RefineNet.deploy`.
-
-    Raises:
-        ValueError: the model cannot write the kind, or an option is invalid or has no effect.
-    """
-    from refinenet.inference.rendering import open_renderer, refuse_idle
-    from refinenet.inference.values.subject import RenderOptions
-
-    options = RenderOptions.from_dict(rendering)
-    refuse_idle(options, [open_renderer(kind, suffix, card.architecture.outputs, card.label_set, options)])
-
-
 def deploy_with_ray(request: Request, *, recursive: bool, workers: int | None, **reading: Any) -> None:
     """Segment images with Ray and report the results, failures last.
 
@@ -155,8 +136,9 @@ def deploy_video(
         ValueError, OSError: as `RefineNet.deploy_video`, or there are several inputs.
     """
     from refinenet.deployment.video.reader import find_source
-    from refinenet.deployment.video.runner import choose_output, plan_output
+    from refinenet.deployment.video.runner import choose_output, open_renderers, plan_output
     from refinenet.deployment.video.window import check_display
+    from refinenet.inference.values.subject import RenderOptions
     from refinenet.io.files import refuse_to_replace
 
     video, *others = request.images
@@ -179,10 +161,9 @@ def deploy_video(
     outputs = (CLASSES,) if card is None else card.architecture.outputs
     if (target := choose_target(outputs)) is None:
         find_source(video)
-    else:
-        plan = plan_output(video, target, kind, outputs)
-        if card is not None:
-            refuse_rendering(card, plan.kind, plan.suffix, rendering)
+    plan = None if target is None else plan_output(video, target, kind, outputs)
+    if card is not None:
+        open_renderers(plan, kind, outputs, card.label_set, RenderOptions.from_dict(rendering), display=display)
     model = request.open_network()
     result = model.deploy_video(
         video,

@@ -81,6 +81,10 @@ def export(
     if shape is not None:
         refuse_idle_options(context, {"output", "model", "shape", "as_json"}, "--shape", "An engine has one shape")
     chosen: dict[str, Any] = {"sizes": [read_size(text, "--size", "480x360") for text in size]} if size else {}
+    sides = None if shape is None else _read_shape(shape)
+    from refinenet.export import check_path
+
+    check_path(output, precision, sides)
     if dataset is not None:
         refuse_early("An export", dataset, root, classes, split)
     from refinenet.api import RefineNet
@@ -96,7 +100,7 @@ def export(
         calibration_split=calibration_split,
         max_drop=max_drop,
         max_rise=max_rise,
-        shape=None if shape is None else _read_shape(shape),
+        shape=sides,
         progress=not as_json,
         **chosen,
     )

@@ -29,6 +29,7 @@ INT8 = "Precision"
 VALUES = "Bands, depths and other values"
 """Titles of groups of options in the help; options without one come first."""
 
+_OF_PYTHON = {"True": True, "False": False, "None": None}
 _FOR_PYTHON = re.compile(r" \(in Python [^()]*\)")
 
 DATASET_HELP = "A dataset's name (see `refinenet data list`), or your own folder or YAML file."
@@ -142,7 +143,9 @@ def join_settings(named: Mapping[str, Any], settings: list[str] | None) -> dict[
 
 
 def read_value(text: str) -> Any:
-    """Parse a value as JSON; any other text stays as it is."""
+    """Parse a value as JSON, or as Python's True, False or None, which messages name; other text stays as it is."""
+    if text in _OF_PYTHON:
+        return _OF_PYTHON[text]
     try:
         return json.loads(text)
     except ValueError:

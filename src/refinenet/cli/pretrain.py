@@ -37,7 +37,10 @@ def pretrain(
     ] = None,
     show_settings: Annotated[
         bool,
-        typer.Option("--show-settings", help="List all settings with default, allowed values and meaning, and exit."),
+        typer.Option(
+            "--show-settings",
+            help="List all settings with default and meaning, with --json also the allowed values, and exit.",
+        ),
     ] = False,
     stop_after: StopAfter = None,
     device: Device = None,

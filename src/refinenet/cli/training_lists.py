@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import textwrap
 from collections.abc import Mapping
@@ -14,6 +15,11 @@ from refinenet.settings import SettingInfo, Settings, list_settings
 
 WIDEST = 100
 """Largest width of paragraphs, in characters."""
+_INDENT = 30
+"""Column at which the meanings of settings begin; longer settings push theirs."""
+_CITATION = re.compile(r" \([^()]*[12][0-9]{3}\)")
+_END_OF_GIST = re.compile(r"[.;:] |\.$")
+_CHOICES = "one of "
 
 
 def show_recipes(as_json: bool) -> None:
@@ -38,37 +44,57 @@ def _join(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in values.items())
 
 
-def _fill(text: str, indent: str) -> str:
+def _fill(text: str, indent: str, hanging: str | None = None) -> str:
     width = min(WIDEST, shutil.get_terminal_size().columns)
     return textwrap.fill(
         text,
         width,
         initial_indent=indent,
-        subsequent_indent=" " * len(indent),
+        subsequent_indent=" " * len(indent) if hanging is None else hanging,
         break_long_words=False,
         break_on_hyphens=False,
     )
 
 
 def show_training_settings(as_json: bool) -> None:
-    """Print the settings of training with default, allowed values and meaning."""
+    """Print the settings of training with default and meaning."""
     from refinenet.training.config import TrainConfig
 
     show_settings_of(TrainConfig, "--set 'crop_size=[360,480]' --set optimiser=sgd", as_json)
 
 
 def show_settings_of(config: type[Settings], example: str, as_json: bool) -> None:
-    """Print all fields of a configuration with default, allowed values and meaning, and how to pass them."""
-    from refinenet.io.console import print_table
-
+    """Print all fields of a configuration with default and gist, and how to pass them; as JSON with all details."""
     settings = list(list_settings(config))
     if as_json:
         say([_to_dict(setting) for setting in settings])
         return
     for group, members in groupby(settings, lambda setting: setting.group):
-        rows = [[s.name, json.dumps(s.default), f"{_join_lines(s.meaning)} Allowed: {s.allowed}."] for s in members]
-        print_table(group, ["setting", "default", "meaning"], rows, is_of_text=True)
-    say(f"Pass them as --set NAME=VALUE, with the value in JSON:\n  {example}")
+        say("\n".join([_fill(group, ""), *map(_describe, members), ""]))
+    say(_fill("Each is shown with its default. Pass others as --set NAME=VALUE, with the value in JSON:", ""))
+    say(f"  {example}")
+    say(_fill("Details and allowed values: --json, or the page Settings of the reference.", ""))
+
+
+def _describe(setting: SettingInfo) -> str:
+    """Return a setting with its default and the gist of its meaning, in a line if the terminal is wide enough."""
+    default = f"{setting.default:.4g}" if isinstance(setting.default, float) else _to_json(setting.default)
+    head = f"  {setting.name}={default}".ljust(_INDENT - 1)
+    return _fill(_shorten(setting), f"{head} ", " " * _INDENT)
+
+
+def _to_json(value: Any) -> str:
+    if isinstance(value, tuple):
+        value = [round(each, 4) if isinstance(each, float) else each for each in value]
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _shorten(setting: SettingInfo) -> str:
+    """Return the beginning of a meaning, without sources, and the choices that it does not name."""
+    text = _CITATION.sub("", _join_lines(setting.meaning))
+    gist = _END_OF_GIST.split(text, maxsplit=1)[0]
+    choices = setting.allowed.removeprefix(_CHOICES).split(", ") if setting.allowed.startswith(_CHOICES) else []
+    return gist if all(choice in gist for choice in choices) else f"{gist}: {', '.join(choices)}"
 
 
 def _to_dict(setting: SettingInfo) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from refinenet.datasets.catalog import Dataset, open_dataset, split_names
 from refinenet.datasets.class_statistics import ClassCounts, count_classes, log_weights, median_frequency_weights
 from refinenet.datasets.contact_sheet import draw_contact_sheet
 from refinenet.datasets.target_statistics import QuantitySummary, summarise_targets
-from refinenet.io.console import print_note, print_table
+from refinenet.io.console import print_note, print_table, say
 from refinenet.io.images import write
 from refinenet.io.legend import format_share
 from refinenet.labels import LabelSet
@@ -75,6 +75,10 @@ class DatasetSummary:
             columns = ([f"{weight:.4f}" for weight in column] for column in weights.values())
             rules = [rule.replace("_", " ") for rule in weights]
             print_table("Class weights from train", ["class", *rules], list(zip(names, *columns, strict=True)))
+            say(
+                "Training with --set class_weights=median or log multiplies the cross-entropy of a class's pixels by "
+                "these weights; by default all have the same."
+            )
         if self.absent:
             print_note(f"Missing splits: {', '.join(self.absent)}.")
 

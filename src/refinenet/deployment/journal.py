@@ -16,14 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from refinenet.deployment.setting_changes import find_changes
 from refinenet.io.files import make_folders, refuse_blocked, write_atomically
 from refinenet.io.locks import sole_owner
 
 SETTINGS_FILE, JOURNAL_FILE = "deploy.json", "deploy.jsonl"
 _LOCK_FILE = ".deploy.lock"
 REPLACES = "replaces"
-_FEW_CLASSES = 4
-"""Number of classes of another model that a message names."""
 LABEL_FILES = "label_files"
 """Setting for how `labels` are stored. Folders started before it existed hold label files with a palette."""
 GREY = "grey"
@@ -180,9 +179,7 @@ def _find_earlier(folder: Path, settings: Mapping[str, Any]) -> _EarlierRun | No
     if recorded is None:
         return None
     has_palettes = LABEL_FILES in settings and LABEL_FILES not in recorded
-    _refuse_others(
-        folder, recorded, json.loads(json.dumps(_without_label_files(settings) if has_palettes else settings))
-    )
+    _refuse_others(folder, recorded, _without_label_files(settings) if has_palettes else settings)
     return _EarlierRun(
         has_palettes=has_palettes,
         time=path.stat().st_mtime_ns,
@@ -215,47 +212,15 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """
     recorded = _read_settings(folder / SETTINGS_FILE)
     if recorded is not None:
-        _refuse_others(folder, recorded, json.loads(json.dumps(settings)))
+        _refuse_others(folder, recorded, settings, is_whole=False)
 
 
-def _refuse_others(folder: Path, recorded: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    differing = [key for key in settings if recorded.get(key) != settings[key]]
-    if differing:
-        changes = " and ".join(_describe_changes(recorded, settings, differing))
-        raise ValueError(f"The results in {folder} were made with {changes}. {_ADVICE}")
-
-
-_OF_MODEL = ("model_sha256", "label_set")
-
-
-def _describe_changes(
-    recorded: Mapping[str, Any], settings: Mapping[str, Any], differing: Sequence[str]
-) -> Iterator[str]:
-    """Yield what the settings of the results in a folder differ in, in words: that of the model as one."""
-    is_other_model = any(key in _OF_MODEL for key in differing)
-    if is_other_model:
-        before, now = (_name_classes(each.get("label_set")) for each in (recorded, settings))
-        if before != now:
-            yield f"another model, for {_count_classes(before)} instead of {_count_classes(now)}"
-        else:
-            yield (
-                "another model for the same classes" if "model_sha256" in differing else "other colours of the classes"
-            )
-    for key in differing:
-        if key not in _OF_MODEL and not (is_other_model and key == "temperature"):
-            yield f"{key} {_shorten(recorded.get(key))} instead of {_shorten(settings[key])}"
-
-
-def _name_classes(label_set: object) -> list[str]:
-    """Return the names in a recorded label set; none if there are none, or the record is damaged."""
-    names = label_set.get("names") if isinstance(label_set, dict) else None
-    return [str(name) for name in names] if isinstance(names, list) else []
-
-
-def _count_classes(names: Sequence[str]) -> str:
-    shown = names if len(names) <= _FEW_CLASSES + 1 else names[:_FEW_CLASSES]
-    more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
-    return f"{len(names)} classes ({', '.join(shown)}{more})" if names else "no classes"
+def _refuse_others(
+    folder: Path, recorded: Mapping[str, Any], settings: Mapping[str, Any], *, is_whole: bool = True
+) -> None:
+    changes = find_changes(recorded, json.loads(json.dumps(settings)), is_whole=is_whole)
+    if changes:
+        raise ValueError(f"The results in {folder} were made {' and '.join(changes)}. {_ADVICE}")
 
 
 def _read_journal(path: Path) -> dict[str, dict[str, Any]]:
@@ -300,10 +265,3 @@ def file_state(*files: Path) -> FileState:
     if not all(stat.S_ISREG(each.st_mode) for each in facts):
         return {"bytes": None, "mtime_ns": None}
     return {"bytes": sum(each.st_size for each in facts), "mtime_ns": sum(each.st_mtime_ns for each in facts)}
-
-
-def _shorten(value: object, limit: int = 60) -> str:
-    if isinstance(value, list) and all(isinstance(each, str) for each in value):
-        value = ", ".join(value)
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= limit else text[:limit] + "..."

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from refinenet.deployment.file_results import FileResult
-from refinenet.inference.area_table import AREA_COLUMNS, area_rows
+from refinenet.inference.area_table import AREA_COLUMNS, GROUND_COLUMN, area_rows
 from refinenet.io.files import refuse_unwritable
 from refinenet.io.tables import check_table, write_table
 
@@ -23,8 +23,6 @@ class AreaTable:
         OSError: the file cannot be written.
     """
 
-    columns = ("image", *AREA_COLUMNS)
-
     def __init__(self, path: str | os.PathLike[str]) -> None:
         # Before the run, which may take hours.
         check_table(path)
@@ -38,9 +36,10 @@ class AreaTable:
         self._rows += [{"image": str(result.image), **row} for row in rows]
 
     def write(self) -> Path:
-        """Write the table.
+        """Write the table; square metres are a column if an image is georeferenced.
 
         Raises:
             OSError: the file cannot be written.
         """
-        return write_table(self._path, self._rows, self.columns)
+        ground = (GROUND_COLUMN,) if any(GROUND_COLUMN in row for row in self._rows) else ()
+        return write_table(self._path, self._rows, ("image", *AREA_COLUMNS, *ground))

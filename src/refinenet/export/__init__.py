@@ -11,11 +11,12 @@ from refinenet._lazy import attach
 if TYPE_CHECKING:
     from refinenet.export.certificate import Certificate
     from refinenet.export.defaults import MAX_DROP, MAX_RISE, SIZES
-    from refinenet.export.exporter import ExportPrecision, check_target, export_model
+    from refinenet.export.exporter import check_target, export_model
     from refinenet.export.loading.opening import open_described
     from refinenet.export.quantisation import Int8
     from refinenet.export.quantisation_bounds import DropBounds
     from refinenet.export.recording import choose_int8, record_int8
+    from refinenet.export.targets import ExportPrecision, check_path
 else:
     __getattr__, __dir__ = attach(__name__)
 
@@ -27,6 +28,7 @@ __all__ = [
     "DropBounds",
     "ExportPrecision",
     "Int8",
+    "check_path",
     "check_target",
     "choose_int8",
     "export_model",

@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 
@@ -31,6 +31,7 @@ from refinenet.export.parity import (
 )
 from refinenet.export.quantisation import Int8
 from refinenet.export.recording import RecordedInt8
+from refinenet.export.targets import ExportPrecision, Shape, check_path
 from refinenet.io.console import print_note
 from refinenet.io.files import write_atomically
 from refinenet.models.inference_graph import (
@@ -44,67 +45,24 @@ from refinenet.models.inference_graph import (
 from refinenet.models.model_card import ModelCard
 from refinenet.models.network import Network
 
-ExportPrecision = Literal["float32", "int8"]
-Shape = tuple[int, int, int, int]
-"""N, bands, H and W of images."""
-
 
 def check_target(
     path: str | os.PathLike[str], precision: ExportPrecision = "float32", shape: Shape | None = None
 ) -> Format:
-    """Check the path of an export before any work is done.
+    """Return the format of an export by its path, after checking both before any work is done.
 
     Args:
         path: Path of the export.
         precision: Precision of its arithmetic.
         shape: Fixed shape of its images.
 
-    Returns:
-        The format, by the suffix.
-
     Raises:
-        ValueError: No format has this suffix, a package that it needs is not installed, or the shape does not fit.
-        OSError: A folder is in the way of a file, or a file of a folder, or the folder is not writable.
+        ValueError, OSError: A package that the format needs is not installed, or as `targets.check_path`.
     """
-    if precision not in get_args(ExportPrecision):
-        raise ValueError(f"precision must be one of {', '.join(get_args(ExportPrecision))}, not {precision!r}.")
-    found, target = find_format(path), Path(path)
-    if precision == "int8" and found.write_int8 is None:
-        raise ValueError(f"Int8 is supported for OpenVINO (.xml) only, not for {os.fspath(path)!r}.")
-    _check_shape(found, shape, path)
+    check_path(path, precision, shape)
+    found = find_format(path)
     found.require()
-    if target.exists() and target.is_dir() != found.is_folder:
-        wanted, there = ("folder", "file") if found.is_folder else ("file", "folder")
-        raise FileExistsError(
-            f"Cannot write {target}: it must be a {wanted}, but a {there} exists there. Choose another path."
-        )
-    ancestor = next(folder for folder in (target.absolute(), *target.absolute().parents) if folder.exists())
-    folder = ancestor if ancestor.is_dir() else ancestor.parent
-    if ancestor != target.absolute() and not ancestor.is_dir():
-        raise NotADirectoryError(f"Cannot write {target}: {ancestor} is a file, not a folder.")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(f"Cannot write {target}: the folder {folder} is not writable.")
     return found
-
-
-def _check_shape(chosen: Format, shape: Shape | None, path: str | os.PathLike[str]) -> None:
-    name = os.fspath(path)
-    if not chosen.has_fixed_shape:
-        if shape is not None:
-            raise ValueError(f"{name!r} will take images of any size: leave out the shape, which is for .engine.")
-        return
-    if shape is None:
-        raise ValueError(
-            f"{name!r} will take images of one shape, such as --shape 1x3x480x640, shape=(1, 3, 480, 640) in Python: "
-            "images, bands, height, width."
-        )
-    sides = shape if isinstance(shape, tuple | list) else ()
-    is_valid = len(sides) == 4 and all(type(side) is int and side >= 1 for side in sides)
-    if not is_valid or max(sides[2:]) > street_scenes.LARGEST:
-        raise ValueError(
-            "A shape must be four whole numbers above 0, such as (1, 3, 480, 640): images, bands, height and width (at "
-            f"most {street_scenes.LARGEST}), not {shape!r}. Engines of free sizes are not supported."
-        )
 
 
 def export_model(

@@ -1,13 +1,13 @@
 """Export formats: the table of their writers, and of their runners by the program that each format is for.
 
-A new format is a module `*_format.py` and a row of `FORMATS`.
+A new format is a module `*_format.py`, a row of `FORMATS`, and one of `targets.TARGETS`.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,21 +16,17 @@ import torch
 
 from refinenet.export import onnx_format, openvino_format, pt2_format, tensorrt_format, triton_format
 from refinenet.export.metadata import GraphMetadata, Runner
+from refinenet.export.targets import TARGETS, Target, check_suffix
 from refinenet.inference.backends.graph import require_openvino
 from refinenet.inference.backends.onnxruntime import require_onnx
 
 
 @dataclass(frozen=True, kw_only=True)
-class Format:
+class Format(Target):
     """An export format."""
 
-    name: str
     packages: Sequence[str] = ()
     """Packages whose versions a certificate names, in addition to ours and PyTorch's."""
-    is_folder: bool = False
-    """Whether an export is a folder instead of a file."""
-    has_fixed_shape: bool = False
-    """Whether an export runs on images of one shape; its labels are int32 then, which is all that TensorRT computes."""
     opset: int | None = None
     """Version of the ONNX operators; None if it has none."""
     require: Callable[[], object] = lambda: None
@@ -46,7 +42,7 @@ class Format:
 FORMATS: Mapping[str, Format] = MappingProxyType(
     {
         ".onnx": Format(
-            name="ONNX",
+            **asdict(TARGETS[".onnx"]),
             packages=onnx_format.PACKAGES,
             opset=onnx_format.OPSET,
             require=require_onnx,
@@ -54,27 +50,25 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             open=onnx_format.open_file,
         ),
         ".xml": Format(
-            name="OpenVINO",
+            **asdict(TARGETS[".xml"]),
             packages=("openvino",),
             require=require_openvino,
             write=openvino_format.write,
             write_int8=openvino_format.write,
             open=openvino_format.open_file,
         ),
-        ".pt2": Format(name="PyTorch exported program", write=pt2_format.write, open=pt2_format.open_file),
+        ".pt2": Format(**asdict(TARGETS[".pt2"]), write=pt2_format.write, open=pt2_format.open_file),
         ".triton": Format(
-            name="Triton model repository",
+            **asdict(TARGETS[".triton"]),
             packages=onnx_format.PACKAGES,
-            is_folder=True,
             opset=onnx_format.OPSET,
             require=require_onnx,
             write=triton_format.write,
             open=triton_format.open_folder,
         ),
         ".engine": Format(
-            name="TensorRT engine",
+            **asdict(TARGETS[".engine"]),
             packages=("tensorrt", *onnx_format.PACKAGES),
-            has_fixed_shape=True,
             opset=onnx_format.OPSET,
             require=tensorrt_format.require_tensorrt,
             write=tensorrt_format.write,
@@ -91,10 +85,4 @@ def find_format(path: str | os.PathLike[str]) -> Format:
     Raises:
         ValueError: No format has this suffix.
     """
-    suffix = Path(path).suffix
-    if suffix not in FORMATS:
-        allowed = ", ".join(f"{ending} ({found.name})" for ending, found in FORMATS.items())
-        raise ValueError(
-            f"Networks are exported as {allowed}, not as {os.fspath(path)!r}. Choose one of these suffixes."
-        )
-    return FORMATS[suffix]
+    return FORMATS[check_suffix(path)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from refinenet._lazy import attach
 
 if TYPE_CHECKING:
-    from refinenet.inference.area_table import AREA_COLUMNS, area_rows, count_regions, number_regions
+    from refinenet.inference.area_table import AREA_COLUMNS, GROUND_COLUMN, area_rows, count_regions, number_regions
     from refinenet.inference.backends import (
         AUTO,
         BACKENDS,
@@ -97,6 +97,7 @@ __all__ = [
     "BACKENDS",
     "CPU",
     "ENGINES",
+    "GROUND_COLUMN",
     "INT8",
     "MAP_LEVELS",
     "MOST",

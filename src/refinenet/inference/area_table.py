@@ -15,8 +15,10 @@ from refinenet.labels import LabelMap, LabelSet
 
 Numbers = npt.NDArray[np.int64]
 
-AREA_COLUMNS = ("id", "class", "pixels", "share", "regions", "square_metres")
+AREA_COLUMNS = ("id", "class", "pixels", "share", "regions")
 """Columns of a table of class areas."""
+GROUND_COLUMN = "square_metres"
+"""Last column of tables of georeferenced images."""
 
 
 def area_rows(
@@ -25,7 +27,7 @@ def area_rows(
     regions: Mapping[str, int] | None = None,
     pixel_area: float | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row for each class, with `AREA_COLUMNS`.
+    """Yield a row for each class, with `AREA_COLUMNS`, and `GROUND_COLUMN` if the area of a pixel is known.
 
     Args:
         areas: Share of the pixels with data by class name, in the order of ids.
@@ -35,13 +37,14 @@ def area_rows(
     """
     for label, (name, share) in enumerate(areas.items()):
         pixels = round(share * size)
+        ground = {} if pixel_area is None else {GROUND_COLUMN: pixels * pixel_area}
         yield {
             "id": label,
             "class": name,
             "pixels": pixels,
             "share": share,
             "regions": None if regions is None else regions.get(name),
-            "square_metres": None if pixel_area is None else pixels * pixel_area,
+            **ground,
         }
 
 

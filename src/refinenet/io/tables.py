@@ -14,6 +14,8 @@ from refinenet.io.files import write_atomically
 
 Row = Mapping[str, str | int | float | None]
 """Values by column; None if undefined."""
+_DIGITS = 6
+"""Significant digits of fractions in text, which people read too."""
 
 
 def check_table(path: str | os.PathLike[str]) -> None:
@@ -33,7 +35,8 @@ def write_table(path: str | os.PathLike[str], rows: Sequence[Row], columns: Sequ
     """Write a table; missing folders are created, an existing file is replaced.
 
     Args:
-        path: A `.csv` file (UTF-8, comma-separated, empty cells for None) or a `.parquet` file.
+        path: A `.csv` file (UTF-8, comma-separated, empty cells for None, fractions with six significant digits) or a
+            `.parquet` file, with numbers as they are.
         rows: Values by column.
         columns: Names of all columns, in order.
 
@@ -64,8 +67,13 @@ def _to_csv(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _shorten(value) for name, value in row.items()} for row in rows)
     return text.getvalue().encode("utf-8", "backslashreplace")  # as `_as_text`
+
+
+def _shorten(value: str | int | float | None) -> str | int | float | None:
+    """Return a value, with fractions rounded to `_DIGITS` significant digits; counts stay whole."""
+    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
 
 
 def _to_parquet(rows: Sequence[Row], columns: Sequence[str]) -> bytes:

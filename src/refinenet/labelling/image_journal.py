@@ -83,11 +83,40 @@ def _refuse_others(path: Path, settings: Mapping[str, Any]) -> None:
     recorded = recorded if isinstance(recorded, dict) else {}
     differing = [key for key in wanted if recorded.get(key) != wanted[key]]
     if differing:
-        changes = "; ".join(f"{key} was {recorded.get(key)!r:.80} and is {wanted[key]!r:.80}" for key in differing)
+        changes = "; ".join(_describe_change(key, recorded.get(key), wanted[key]) for key in differing)
         raise ValueError(
             f"{path.parent} holds results of other settings: {changes}. Choose another folder (--output), or delete "
             f"{path.name} there to begin again."
         )
+
+
+_WORDS = {
+    "dataset": "the dataset",
+    "models": "--model",
+    "splits": "the splits (--split)",
+    "folds": "--folds",
+    "group": "--group",
+    "network": "the network (--size or --start)",
+    "settings": "the settings (--epochs and --set)",
+}
+
+
+def _describe_change(key: str, before: object, now: object) -> str:
+    """Return a changed setting in the words of the command line."""
+    if key == "model_sha256":
+        return "--model is another model"
+    return f"{_WORDS.get(key, key)} was {_in_words(before):.80} and is {_in_words(now):.80}"
+
+
+def _in_words(value: object) -> str:
+    """Return a value as text: nothing as "not given", several as a list, settings as NAME=VALUE."""
+    if value is None or value in ([], {}):
+        return "not given"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={_in_words(each)}" for name, each in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_in_words, value))
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _read(path: Path) -> dict[str, Entry]:

@@ -19,6 +19,7 @@ class BatchNormConfig(Settings):
     """
 
     batch_norm: BatchNormMode = "train"
-    """"train": statistics of the batch, in each process its own. "frozen_statistics": the running statistics that the
-    network came with, factors and offsets being trained, as the papers did with their small batches. "frozen": factors
-    and offsets stay, too. "synchronised": statistics of the batches of all processes together."""
+    """Statistics that batch norms use. "train": those of the batch, in each process its own. "frozen_statistics": the
+    running statistics that the network came with, factors and offsets being trained, as the papers did with their small
+    batches. "frozen": factors and offsets stay, too. "synchronised": statistics of the batches of all processes
+    together."""

@@ -28,6 +28,10 @@ RATE = 0.3
 """Learning rates of the new run, as a share of those of the old one: a restart at the full rate would first undo what
 was learnt, and the small rate at the end of the old run would learn little (compare SGDR, Loshchilov and Hutter,
 2017)."""
+_NOT_GROWN = (
+    "Note: the dataset has not grown: its images are those of the old run. Unless their labels have been corrected, "
+    "this only trains for longer."
+)
 _SCHEDULE = (
     *("epochs", "learning_rate", "encoder_learning_rate", "schedule", "warm_up", "patience"),
     *("polynomial_power", "lowest_rate", "step_epochs", "step_factor"),
@@ -71,6 +75,8 @@ def continue_run(arguments: TrainArguments) -> tuple[Network, ModelCard, TrainAr
     )
     if arguments.dataset is not None:
         changed = replace(changed, dataset=_with_old(folder, changed, card))
+    else:
+        print_note(_NOT_GROWN, enabled=arguments.progress)
     return network, card, changed
 
 
@@ -114,7 +120,8 @@ def _with_old(folder: RunFolder, arguments: TrainArguments, card: ModelCard) -> 
     missing = len(old) - sum(1 for _ in find_common_images(old, new))
     if not missing:
         added = len(new) - sum(1 for _ in find_common_images(new, old))
-        print_note(f"{len(old)} images as before and {added} new ones.", enabled=arguments.progress)
+        grown = f"{len(old)} images as before and {added} new ones."
+        print_note(grown if added else _NOT_GROWN, enabled=arguments.progress)
         return arguments.dataset
     if old.label_set.names != new.label_set.names or record.root is not None:
         reason = "it has other classes" if record.root is None else "it is a published dataset in a folder of its own"

@@ -23,8 +23,8 @@ class OptimiserConfig(Settings):
     optimiser: Optimiser = "adamw"
     """"adamw", or "sgd" with momentum as in the papers."""
     learning_rate: LearningRate | Literal["auto"] = 1e-3
-    """Highest learning rate of decoder and classifier; "auto" finds one before the first epoch
-    (`auto_settings.find_learning_rate`)."""
+    """Highest learning rate of decoder and classifier; "auto" finds one before the first epoch, in a test of rising
+    rates (Smith, 2017)."""
     encoder_learning_rate: LearningRate | None = None
     """Highest learning rate of the encoder; by default that of the decoder."""
     weight_decay: Annotated[float, Range(0, 100)] = 1e-4

@@ -242,6 +242,7 @@ def _judge(source: Source, facts: list[Facts], quick: bool) -> Examination:
         images=source.listing.splits,
         classes=() if encoding is None else encoding.label_set.names,
         remark=source.remark,
+        remark_advice=source.remark_advice,
         checked=len(facts),
         is_quick=quick,
         is_fixable=is_fixable,

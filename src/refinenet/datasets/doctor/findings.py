@@ -9,6 +9,7 @@ from typing import Any
 
 from refinenet.datasets.doctor.kinds import BAND_KINDS, IMAGE_KINDS, Kind
 from refinenet.datasets.doctor.targets.kinds import TARGET_KINDS
+from refinenet.datasets.doctor.titles import TITLES
 
 MAX_EXAMPLES = 5
 
@@ -36,11 +37,16 @@ class Finding:
     fixable: bool
     """Whether `--fix` repairs the samples; otherwise it omits them."""
 
+    @property
+    def title(self) -> str:
+        """The kind in words."""
+        return TITLES[self.kind]
+
     def text(self) -> str:
-        """Return kind, count and examples on one line; then meaning and advice, with any lines for a classes.yaml."""
+        """Return title, kind, count and examples on a line; then meaning and advice, with lines for a classes.yaml."""
         more = self.count - len(self.examples)
         examples = ", ".join(self.examples) + (f" and {more} more" if more > 0 else "")
-        return f"{self.kind}: {self.count} ({examples})\n{self.meaning} {self.advice}".rstrip()
+        return f"{self.title} [{self.kind}]: {self.count} ({examples})\n{self.meaning} {self.advice}".rstrip()
 
     def without_fix(self) -> Finding:
         """Return the finding without the advice to write a repaired copy, for when none can be written."""
@@ -49,7 +55,7 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the finding as JSON-ready values."""
-        return {**asdict(self), "examples": list(self.examples)}
+        return {"title": self.title, **asdict(self), "examples": list(self.examples)}
 
 
 KINDS: Mapping[str, Kind] = {**IMAGE_KINDS, **TARGET_KINDS, **BAND_KINDS}

@@ -23,6 +23,7 @@ _WIDTH = 76
 _KEY = re.compile(rf"({'|'.join(KEYS)}): ")
 
 
+_CHECK = ("refinenet", "data", "check")
 _SHOWN_CLASSES = 20
 
 
@@ -43,6 +44,8 @@ class Report:
     """Names of the classes; none if they are unknown, or there are none."""
     remark: str = ""
     """What pixels outside all shapes are, in words; empty if labels are no shapes."""
+    remark_advice: str = ""
+    """How to change that; empty if a file says what they are."""
     checked: int
     """Number of samples whose files were read."""
     is_fixable: bool
@@ -53,10 +56,15 @@ class Report:
     """Findings that stop training first, then in the order of `KINDS`."""
 
     def print_warnings(self, *, enabled: bool) -> None:
-        """Print the findings as warnings, of a dataset that is used nevertheless, and the remark."""
+        """Print the findings as warnings, of a dataset that is used nevertheless.
+
+        What pixels outside all shapes are is told in a line, and only if no file says it: every training comes here.
+        """
         for finding in self.findings:
             print_note(f"Warning: {finding.text()}", enabled=enabled)
-        print_note(self.remark, enabled=enabled and bool(self.remark))
+        command = write_command([*_CHECK, self.source])
+        change = f"{self.remark} `{command}` shows how to change that."
+        print_note(change, enabled=enabled and bool(self.remark_advice))
 
     def with_errors(self, kinds: Collection[str]) -> Report:
         """Return the report with findings of these kinds as errors, for a use that they do not allow."""
@@ -64,10 +72,14 @@ class Report:
         return replace(self, findings=sort_findings(raised))
 
     @property
+    def _whole_remark(self) -> str:
+        return f"{self.remark} {self.remark_advice}".rstrip()
+
+    @property
     def fix_command(self) -> str:
         """The command that writes a repaired copy; OUT stands for a new folder."""
         root = [] if self.root is None else ["--root", str(self.root)]
-        return write_command(["refinenet", "data", "check", self.source, *root, "--fix", "OUT"])
+        return write_command([*_CHECK, self.source, *root, "--fix", "OUT"])
 
     @property
     def stops_training(self) -> bool:
@@ -82,7 +94,7 @@ class Report:
             "others": list(self.others),
             "images": dict(self.images),
             "classes": list(self.classes),
-            "remark": self.remark,
+            "remark": self._whole_remark,
             "checked": self.checked,
             "stops_training": self.stops_training,
             "fix_command": self.fix_command if self.is_fixable else None,
@@ -107,7 +119,7 @@ class Report:
             more = len(self.classes) - _SHOWN_CLASSES
             say(f"Classes: {', '.join(self.classes[:_SHOWN_CLASSES])}{f', and {more} more' if more > 0 else ''}.")
         if self.remark:
-            say(self.remark)
+            say(self._whole_remark)
         stopping = [finding for finding in self.findings if finding.stops]
         warnings = [finding for finding in self.findings if not finding.stops]
         for title, findings in (("Errors that stop training", stopping), ("Warnings", warnings)):

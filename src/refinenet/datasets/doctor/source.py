@@ -44,6 +44,8 @@ class Source:
     """What else is read of a folder, or only in training, in words."""
     remark: str = ""
     """What pixels outside all shapes are, in words; empty if labels are no shapes."""
+    remark_advice: str = ""
+    """How to change that; empty if a file says what they are."""
     added_background: bool = False
     """Whether the class background is there only for these pixels: no file names the classes."""
     resplit: str
@@ -221,7 +223,7 @@ def _with_remark(source: Source, layout: Layout) -> Source:
         return replace(source, remark=remark)
     listed = json.dumps(others, ensure_ascii=False)  # YAML, in which names such as no and 1 need quotes
     advice = f"To leave them out instead, write into {layout.root / CLASSES_FILE}:\nnames: {listed}"
-    return replace(source, remark=f"{remark} {advice}", added_background=True)
+    return replace(source, remark=remark, remark_advice=advice, added_background=True)
 
 
 def _with_classes(source: Source, folder: FolderSplits) -> Source:

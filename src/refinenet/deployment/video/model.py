@@ -12,13 +12,13 @@ from typing import Any
 from refinenet.deployment.prediction_model import PredictionModel
 from refinenet.deployment.video.frames import WAITING, PredictedFrame, predict_frames
 from refinenet.deployment.video.reader import TIMEOUT
-from refinenet.deployment.video.runner import RETRIES, VideoResult, plan_output, segment_video
+from refinenet.deployment.video.runner import RETRIES, VideoResult, open_renderers, plan_output, segment_video
 from refinenet.deployment.video.steady import Steadier
 from refinenet.inference.output_kinds import Kind
 from refinenet.inference.prediction import Prediction
-from refinenet.inference.rendering import Renderer, check_kind, open_renderer, refuse_idle
+from refinenet.inference.rendering import Renderer, open_renderer, refuse_idle
 from refinenet.inference.segmenter import check_abstention
-from refinenet.inference.values.subject import RenderOptions, usual_kind
+from refinenet.inference.values.subject import RenderOptions
 from refinenet.io.bands import name_bands
 from refinenet.io.images import ChannelOrder
 from refinenet.io.sample_values import RGB
@@ -84,8 +84,8 @@ class VideoModel(PredictionModel):
         if output is None and not display:
             raise ValueError("Specify an output for the video, such as overlay.mp4, or display=True to show it only.")
         plan = None if output is None else plan_output(source, output, kind, self.outputs)
-        written = None if plan is None else (plan, self.open_renderer(plan.kind, plan.suffix, **rendering))
-        shown = self._open_shown(kind if plan is None else plan.kind, **rendering) if display else None
+        options = RenderOptions.from_dict(rendering)
+        renderers = open_renderers(plan, kind, self.outputs, self.label_set, options, display=display)
         infer = self._open_predictor(abstain_below, steady=steady)
 
         def predict(frame: RGB) -> Prediction:
@@ -94,13 +94,7 @@ class VideoModel(PredictionModel):
                 on_prediction(found)
             return found
 
-        return segment_video(predict, source, written, shown, retries=retries, progress=progress)
-
-    def _open_shown(self, kind: Kind | None, **rendering: Any) -> Renderer:
-        """Open the renderer of the pictures in a window: of the kind, or of the usual one where that is no picture."""
-        if kind is None or not check_kind(kind, self.outputs).may_be_video:
-            kind = usual_kind(self.outputs) or "overlay"
-        return self.open_renderer(kind, ".jpg", **rendering)
+        return segment_video(predict, source, plan, renderers, retries=retries, progress=progress)
 
     def _open_predictor(
         self, abstain_below: float, channel_order: ChannelOrder = "rgb", *, steady: bool

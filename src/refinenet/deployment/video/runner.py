@@ -23,11 +23,12 @@ from refinenet.deployment.video.window import LiveWindow
 from refinenet.deployment.video.writer import FrameFolder, VideoFile, VideoForm, check_container, check_empty
 from refinenet.inference.output_kinds import OUTPUT_KINDS, Kind, file_word, split_kind
 from refinenet.inference.prediction import Prediction
-from refinenet.inference.rendering import Renderer
-from refinenet.inference.values.subject import usual_kind
+from refinenet.inference.rendering import Renderer, check_kind, open_renderer, refuse_idle
+from refinenet.inference.values.subject import RenderOptions, usual_kind
 from refinenet.io.console import print_note, progress_bar
 from refinenet.io.files import refuse_same_file, replacing
 from refinenet.io.signals import StopRequest
+from refinenet.labels import LabelSet
 from refinenet.outputs import CLASSES, OutputSpec
 
 RETRIES = 6
@@ -141,11 +142,48 @@ def plan_output(
     return Plan(path=path, kind=kind or usual or "overlay", container=container)
 
 
+def open_renderers(
+    plan: Plan | None,
+    kind: Kind | None,
+    outputs: Sequence[OutputSpec],
+    label_set: LabelSet,
+    options: RenderOptions,
+    *,
+    display: bool,
+) -> tuple[Renderer | None, Renderer | None]:
+    """Open the renderers of what is written and of what is shown; each option has an effect on one of them.
+
+    Args:
+        plan: Output, from `plan_output`; None to write nothing.
+        kind: Kind of picture; where it is none for a window, the usual one is shown.
+        outputs: Outputs of the network.
+        label_set: Its classes.
+        options: Choices of the user.
+        display: Whether frames are shown in a window.
+
+    Returns:
+        The renderer of the output, None without one; and that of the window, None without one.
+
+    Raises:
+        ValueError: as `open_renderer`, or an option has no effect.
+    """
+    written = shown = None
+    if plan is not None:
+        kind = plan.kind
+        written = open_renderer(kind, plan.suffix, outputs, label_set, options)
+    if display:
+        if kind is None or not check_kind(kind, outputs).may_be_video:
+            kind = usual_kind(outputs) or "overlay"
+        shown = open_renderer(kind, ".jpg", outputs, label_set, options)
+    refuse_idle(options, [each for each in (written, shown) if each is not None])
+    return written, shown
+
+
 def segment_video(
     predict: Callable[[npt.NDArray[np.uint8]], Prediction],
     source: str | os.PathLike[str],
-    written: tuple[Plan, Renderer] | None,
-    shown: Renderer | None = None,
+    plan: Plan | None,
+    renderers: tuple[Renderer | None, Renderer | None],
     *,
     retries: int = RETRIES,
     progress: bool = True,
@@ -158,9 +196,9 @@ def segment_video(
     Args:
         predict: From a frame, `(H, W, 3)` uint8 RGB, to its prediction.
         source: As for `reader.find_source`.
-        written: Output, from `plan_output`, and renderer of its kind; None to write nothing. Colours without limits get
-            those of the first frame.
-        shown: Renderer of the pictures in a window; None for no window.
+        plan: Output, from `plan_output`; None to write nothing.
+        renderers: Those of the output and of the window, from `open_renderers`; None for no window. Colours without
+            limits get those of the first frame.
         retries: Attempts in a row to reconnect to a stream that broke off.
         progress: Whether to show progress on standard error.
 
@@ -169,21 +207,21 @@ def segment_video(
         OSError: a file cannot be read or written, a stream does not answer, or there is no display.
         KeyboardInterrupt: the user or the system stopped the run; the frames so far are kept, with a note.
     """
-    found = find_source(source)
+    found, (written, shown) = find_source(source), renderers
     started = time.monotonic()
     with (
-        closing(VideoStream(found, retries, print_note, EVERYTHING if written else SHOWN)) as stream,
+        closing(VideoStream(found, retries, print_note, EVERYTHING if plan else SHOWN)) as stream,
         StopRequest() as interruption,
         ExitStack() as opened,
     ):
-        file = opened.enter_context(_open_output(*written, stream)) if written else None
+        file = opened.enter_context(_open_output(plan, written, stream)) if plan and written else None
         window = opened.enter_context(LiveWindow(found.name, shown)) if shown else None
         outputs = [output for output in (file, window) if output is not None]
         frames = _segment_frames(predict, stream, outputs, interruption, progress=progress)
         if not frames:
             is_closed = window is not None and window.is_closed
             _refuse_empty(found, is_stopped=is_closed or interruption.asked_by is not None)
-    path = written[0].path if written else None
+    path = plan.path if plan else None
     if interruption.asked_by is not None:
         print_note(f"Stopped: {path} is complete, with the {frames} frames so far." if path else "Stopped.")
         raise KeyboardInterrupt

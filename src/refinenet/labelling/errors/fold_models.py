@@ -13,6 +13,7 @@ import torch
 from refinenet.datasets import Dataset, spread
 from refinenet.export import open_described
 from refinenet.io.console import print_note
+from refinenet.labelling.errors.fold_settings import choose_fold_settings
 from refinenet.labelling.labelled_images import LabelledImages, splits_of
 from refinenet.models import ModelSpec, Network
 from refinenet.training import RunFolder, TrainArguments, prepare_runs, take_fingerprint
@@ -116,7 +117,7 @@ def train_fold(
     if run.is_started:
         arguments = TrainArguments(dataset=splits, resume=folder, progress=progress)
     else:
-        chosen = {"validate_every": settings.get("epochs", 50), **settings}
+        chosen = choose_fold_settings(settings)
         arguments = TrainArguments(
             dataset=splits, output=folder, settings=chosen, check=False, progress=progress, origin=spec.origin
         )

@@ -15,6 +15,7 @@ from refinenet.datasets import DatasetSource
 from refinenet.io.console import print_note
 from refinenet.labelling.drafts import DraftSet, check_format, describe_drafts
 from refinenet.labelling.errors.fold_models import deal_folds, train_fold
+from refinenet.labelling.errors.fold_settings import choose_fold_settings
 from refinenet.labelling.errors.judging import Judge, judge_all
 from refinenet.labelling.errors.seen_images import find_seen
 from refinenet.labelling.errors.suspect_list import write_drafts, write_suspects
@@ -30,7 +31,11 @@ FIRST = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Folds:
-    """Cross-validation: one model for each fold, trained on all images except those of the fold."""
+    """Cross-validation: one model for each fold, trained on all images except those of the fold.
+
+    Raises:
+        ValueError: A setting is not valid.
+    """
 
     count: int = 5
     """Number of folds, at least 2."""
@@ -42,6 +47,9 @@ class Folds:
     group: str | None = None
     """Regular expression; images whose names give the same text for its first capture group share a fold. By default,
     images whose names differ only in the last number do."""
+
+    def __post_init__(self) -> None:
+        choose_fold_settings(self.settings)  # raises before hours of training
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,9 +43,10 @@ class AugmentationConfig(Settings):
     gamma: Annotated[float, Range(0, 4)] = 0.0
     """Images are raised to a power drawn from 1 / (1 + gamma) to 1 + gamma, uniformly on a logarithmic scale."""
     blur: Probability = 0.0
-    """Probability that an image is blurred (`colour.BLUR_SIGMAS`)."""
+    """Probability that an image is blurred, by a Gaussian with a standard deviation of 0.3 to 2 pixels."""
     cutout: Probability = 0.0
-    """Probability that a rectangle of an image is covered; the labels below it become void (`mixing.cut_out`)."""
+    """Probability that a rectangle of an image is covered with the mean colour; the labels below it become void
+    (DeVries and Taylor, 2017)."""
     paste_classes: Probability = 0.0
     """Probability that half of the classes of another image are pasted over an image (ClassMix; Olsson et al.,
     2021)."""

@@ -1,9 +1,11 @@
-"""Remaining time of a run, for training and validation, from what the epochs so far have taken."""
+"""Remaining time of a run, for training and validation, from what its recent steps and validations have taken."""
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 
 from refinenet.io.console import in_words
 
@@ -11,8 +13,14 @@ LARGE_SHARE = 1 / 3
 """Share of the time above which validation is reported."""
 USUAL_SHARE = 1 / 5
 """Share of the time that validation takes with the advised setting, at most."""
-FEWEST_STEPS = 5
-"""Steps before the first estimate: the very first ones are slow."""
+WARM_UP = 5
+"""Measurements that are left out at the start, at most half of them: the first ones start processes, fill caches and
+compile."""
+FEWEST_STEPS = 2 * WARM_UP
+"""Steps before the first estimate, or those of an epoch if it has fewer."""
+RECENT_STEPS = (50, 1000)
+"""Number of recent steps that count, at least and at most; between them, an epoch: its first step may be slow."""
+RECENT_VALIDATIONS = 10
 LONG = 30.0
 """Seconds of training after which there is an estimate even with fewer steps."""
 SHORT = 60.0
@@ -34,7 +42,15 @@ class Remaining:
 
     def summarise(self) -> str:
         """Return the time in words: "2 h 5 min left"."""
-        return f"{in_words(self.seconds)} left{' plus validation' if self.validation is None else ''}"
+        return f"{in_words(self.seconds)} left{self._unknown}"
+
+    def shorten(self) -> str:
+        """Return the time in words, to follow what it is of: "2 h 5 min"."""
+        return f"{in_words(self.seconds)}{self._unknown}"
+
+    @property
+    def _unknown(self) -> str:
+        return " plus validation" if self.validation is None else ""
 
     def describe(self) -> str:
         """Return the time in words, with its parts: "2 h 5 min left (training 2 h, validation 5 min)"."""
@@ -42,6 +58,31 @@ class Remaining:
             return self.summarise()
         parts = f"training {in_words(self.training)}, validation {in_words(self.validation)}"
         return f"{self.summarise()} ({parts})"
+
+
+class _RecentTimes:
+    """Mean of recent times, without those of the warm-up.
+
+    Args:
+        most: Number of times that count.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._recent: deque[float] = deque(maxlen=most)
+        self.count = 0
+        self.total = 0.0
+
+    def add(self, seconds: float) -> None:
+        self._recent.append(seconds)
+        self.count += 1
+        self.total += seconds
+
+    @property
+    def mean(self) -> float:
+        """Mean of the times that count, in seconds; there must be one."""
+        forgotten = self.count - len(self._recent)
+        left_out = max(min(WARM_UP, self.count // 2) - forgotten, 0)
+        return math.fsum(islice(self._recent, left_out, None)) / (len(self._recent) - left_out)
 
 
 class RunClock:
@@ -59,19 +100,19 @@ class RunClock:
     ) -> None:
         self._epochs, self._steps_per_epoch, self._validate_every = epochs, steps_per_epoch, validate_every
         self._earlier_step = earlier_step
-        self._steps, self._training = 0, 0.0
-        self._validations, self._validation = 0, 0.0
+        fewest, most = RECENT_STEPS
+        # Whole epochs, so that the slow starts of epochs have their share in the mean.
+        self._steps = _RecentTimes(min(steps_per_epoch * max(fewest // steps_per_epoch, 1), most))
+        self._validations = _RecentTimes(RECENT_VALIDATIONS)
         self._has_advised = False
 
     def add_step(self, seconds: float) -> None:
         """Add the time of a step, from waiting for its images to the new weights."""
-        self._steps += 1
-        self._training += seconds
+        self._steps.add(seconds)
 
     def add_validation(self, seconds: float) -> None:
         """Add the time of a validation, with that of saving the best model."""
-        self._validations += 1
-        self._validation += seconds
+        self._validations.add(seconds)
 
     def remaining(self, epoch: int, step: int) -> Remaining | None:
         """Return the remaining time; None while it is unknown.
@@ -80,14 +121,15 @@ class RunClock:
             epoch: Number of epochs that are over, with their validation.
             step: Number of steps of the next epoch that are done.
         """
-        is_measured = self._steps >= min(FEWEST_STEPS, self._steps_per_epoch) or self._training >= LONG
-        each = self._training / self._steps if is_measured else self._earlier_step
+        steps, validations = self._steps, self._validations
+        is_measured = steps.count >= min(FEWEST_STEPS, self._steps_per_epoch) or steps.total >= LONG
+        each = steps.mean if is_measured else self._earlier_step
         if each is None:
             return None
         training = each * ((self._epochs - epoch) * self._steps_per_epoch - step)
-        if not self._validations:
+        if not validations.count:
             return Remaining(training=training, validation=None)
-        return Remaining(training=training, validation=self._validation / self._validations * self._count_left(epoch))
+        return Remaining(training=training, validation=validations.mean * self._count_left(epoch))
 
     def _count_left(self, epoch: int) -> int:
         """Return the number of validations after an epoch."""
@@ -102,13 +144,15 @@ class RunClock:
             epoch: Number of epochs that are over.
         """
         left = self.remaining(epoch, 0)
-        if self._has_advised or left is None or left.validation is None or left.seconds < SHORT or not self._steps:
+        if self._has_advised or left is None or left.validation is None or not self._steps.count:
+            return None
+        if left.seconds < SHORT:
             return None
         share = left.validation / left.seconds
         if share <= LARGE_SHARE:
             return None
         self._has_advised = True
-        once, per_epoch = self._validation / self._validations, self._training / self._steps * self._steps_per_epoch
+        once, per_epoch = self._validations.mean, self._steps.mean * self._steps_per_epoch
         # Of n epochs with one validation, it takes v / (n t + v) of the time.
         every = min(math.ceil(once / per_epoch * (1 / USUAL_SHARE - 1)), self._epochs)
         advice = f"validate_every={every}"

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from refinenet.distributed import Processes, is_lost_process
 from refinenet.inference.segmenter import NotFiniteError
-from refinenet.io.console import format_speed, in_words, print_note, progress_bar
+from refinenet.io.console import format_speed, print_note, progress_bar
 from refinenet.io.sample_values import first_of_each_kind
 from refinenet.io.signals import StopRequest
 from refinenet.training.engine.learner import Learner, is_out_of_memory
@@ -239,7 +239,7 @@ class Trainer:
                 state.seconds, started = state.seconds + now - started, now
                 whole = self._clock.remaining(state.epoch, state.step)
                 # The bar itself has the time of the epoch.
-                run, left = ("", "") if whole is None else (in_words(whole.seconds), whole.summarise())
+                run, left = ("", "") if whole is None else (whole.shorten(), whole.summarise())
                 bar.update(task, advance=1, status=self._status(), run=run, left=left)
                 self._save_or_stop()
 

@@ -28,8 +28,9 @@ class LossConfig(Settings):
     cross_entropy_weight: Weight = 1.0
     """Weight of the cross-entropy, the mean over labelled pixels; 0 leaves it out."""
     class_weights: ClassWeights = "none"
-    """Weights of classes in the cross-entropy: "log" and "median" give rare classes more weight (`class_statistics`),
-    "none" gives all the same."""
+    """Weights of classes in the cross-entropy: "none" gives all the same; rare classes get more by "log", 1 / log(1.02
+    + p) for the share p of a class in the labelled pixels (Paszke et al., 2016), and still more by "median", the median
+    frequency of all classes over that of the class (Eigen and Fergus, 2015). `refinenet data info` shows both."""
     label_smoothing: Annotated[float, Range(0, 0.999999)] = 0.0
     """Share of the target of the cross-entropy that is spread evenly over all classes."""
     hard_pixels: Annotated[float, Range(1e-6, 1)] = 1.0

@@ -15,8 +15,8 @@ class OutputLossConfig(Settings):
     """Losses and weights of the outputs of a network with several."""
 
     output_losses: tuple[str, ...] = ()
-    """Losses of outputs besides classes, such as "depth=silog+0.5*gradient"; by default the first of each kind in
-    `losses.targets.TARGET_LOSSES`: "inverse_huber" for depth, "cosine" for normals, "huber" for quantities."""
+    """Losses of outputs besides classes, such as "depth=silog+0.5*gradient"; by default "inverse_huber" for depth,
+    "cosine" for normals, "huber" for quantities."""
     output_weights: tuple[str, ...] = ()
     """Weights of the losses of outputs, such as "classes=1" or "normals=2"; by default 1 for all."""
     learn_output_weights: bool = False

@@ -40,9 +40,11 @@ class PretrainConfig(OptimiserConfig, ScheduleConfig, BatchNormConfig, LoggerCon
     weight_decay: Annotated[float, Range(0, 100)] = 0.05
     """Weight decay of kernels; biases and norms have none."""
     ema_decay: Annotated[float, Range(0, below=1)] = 0.999
-    """As in `OptimiserConfig`."""
+    """Decay per step of the exponential moving average of the weights that is measured and saved; 0 measures and saves
+    the weights themselves."""
     schedule: Schedule = "cosine"
-    """As in `ScheduleConfig`."""
+    """Schedule after warm-up: "polynomial" or "cosine" decay, a drop at each of `step_epochs` ("steps"), or
+    "constant"."""
     warm_up: Annotated[float, Range(0, 0.99)] = 0.05
     """Share of all steps in which the learning rates rise from zero."""
     label_smoothing: Annotated[float, Range(0, 0.99)] = 0.1

@@ -1,0 +1,123 @@
+"""What sets earlier results in a folder apart from new ones, in the words of the command line."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+_OF_MODEL = ("model_sha256", "label_set")
+_FEW_CLASSES = 4
+"""Number of classes of another model that a message names."""
+_LONGEST = 60
+"""Characters of a value that a message shows."""
+
+
+def find_changes(recorded: Mapping[str, Any], settings: Mapping[str, Any], *, is_whole: bool = True) -> list[str]:
+    """Return what earlier results were made with, to follow "made"; empty if their settings are these.
+
+    Args:
+        recorded: Settings of the earlier results, as read from their file, which may be damaged.
+        settings: The new settings, as JSON has them.
+        is_whole: Whether these are all settings, so that options that only the earlier ones have are left out now.
+    """
+    gone = [key for key in _OPTIONS if key in recorded and key not in settings] if is_whole else []
+    differing = [key for key in (*settings, *gone) if recorded.get(key) != settings.get(key)]
+    return list(_describe_all(recorded, settings, differing))
+
+
+def _describe_all(recorded: Mapping[str, Any], settings: Mapping[str, Any], differing: Sequence[str]) -> Iterator[str]:
+    is_other_model = any(key in _OF_MODEL for key in differing)
+    if is_other_model:
+        before, now = (_name_classes(each.get("label_set")) for each in (recorded, settings))
+        if before != now:
+            yield f"with another model, for {_count_classes(before)} instead of {_count_classes(now)}"
+        elif "model_sha256" in differing:
+            yield "with another model for the same classes"
+        else:
+            yield "with other colours of the classes"
+    for key in differing:
+        if key in _OF_MODEL or (is_other_model and key in ("temperature", "outputs")):
+            continue
+        yield _describe(key, recorded.get(key), settings.get(key))
+
+
+def _name_classes(label_set: object) -> list[str]:
+    """Return the names in a recorded label set; none if there are none, or the record is damaged."""
+    names = label_set.get("names") if isinstance(label_set, dict) else None
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def _count_classes(names: Sequence[str]) -> str:
+    shown = names if len(names) <= _FEW_CLASSES + 1 else names[:_FEW_CLASSES]
+    more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
+    return f"{len(names)} classes ({', '.join(shown)}{more})" if names else "no classes"
+
+
+def _describe(key: str, before: Any, now: Any) -> str:
+    """Return a changed setting, such as "with --opacity 0.3 instead of --opacity 0.5"."""
+    if key not in _OPTIONS:
+        return f"with {key} {_shorten(before)} instead of {_shorten(now)}"
+    then, today = ("" if _is_unset(key, value) else _limit(_OPTIONS[key](value)) for value in (before, now))
+    if then and today:
+        return f"with {then} instead of {today}"
+    option = (then or today).split(" ")[0]
+    return f"with {then} instead of without {option}" if then else f"without {option} instead of with {today}"
+
+
+def _is_unset(key: str, value: object) -> bool:
+    return value is None or value is False or (key == "abstain_below" and value == 0)
+
+
+def _shorten(value: object) -> str:
+    return _limit(value if isinstance(value, str) else json.dumps(value))
+
+
+def _limit(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
+
+
+def _write_value(option: str) -> Callable[[Any], str]:
+    """Write an option with a value; parts of a value are separated by commas."""
+
+    def write(value: Any) -> str:
+        parts = value if isinstance(value, list) else [value]
+        return f"{option} {','.join(f'{p:g}' if isinstance(p, float) else str(p) for p in parts)}"
+
+    return write
+
+
+def _write_repeated(option: str) -> Callable[[Any], str]:
+    return lambda values: " ".join(
+        f"{option} {shlex.quote(str(each))}" for each in (values if isinstance(values, list) else [values])
+    )
+
+
+def _write_windows(value: Any) -> str:
+    found = value if isinstance(value, dict) else {}
+    size, overlap = found.get("size"), found.get("overlap")
+    height, width = size if isinstance(size, list) and len(size) == 2 else (None, None)
+    words = [] if width is None else [f"--window {width}x{height}"]
+    return " ".join(words + ([] if overlap is None else [f"--overlap {overlap}"])) or "--window"
+
+
+_OPTIONS: Mapping[str, Callable[[Any], str]] = {
+    "kinds": _write_repeated("--kind"),
+    "windows": _write_windows,
+    "max_latency_ms": _write_value("--max-latency"),
+    "abstain_below": _write_value("--abstain-below"),
+    "bands": _write_value("--bands"),
+    "value_range": _write_value("--value-range"),
+    "scale": _write_value("--scale"),
+    "limits": _write_value("--limits"),
+    "intrinsics": _write_value("--intrinsics"),
+    "opacity": _write_value("--opacity"),
+    "outline": _write_value("--outline"),
+    "legend": lambda _: "--legend",
+    "show": _write_repeated("--show"),
+    "hide": _write_repeated("--hide"),
+    "backend": _write_value("--backend"),
+    "precision": _write_value("--precision"),
+}
+"""How settings are given on the command line."""
