@@ -11,8 +11,9 @@ Images and masks are resized to --size, by default about half of CamVid's 480x36
 peers need. The score is the mIoU of the last epoch on the validation split, so no epoch is chosen by it.
 
 `measure` translates all networks for OpenVINO and times them at 512x512, batch 1, from a prepared image to its label
-map, in float32, bfloat16 and int8; see `frontier_speed.py`. `draw` prints the table of all results and draws accuracy
-against time to FOLDER/frontier.svg and .png. Without any of these words, all three are done.
+map, in float32, bfloat16 and int8; see `frontier_speed.py`. `draw` prints the table of all results, writes it to
+FOLDER/frontier.json, and draws accuracy against time to FOLDER/frontier.svg and .png. Without any of these words, all
+three are done.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import statistics
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
+from frontier_results import COLUMNS, Entry, Results
 from frontier_speed import HINTS, measure_speeds, read_speeds, write_speeds
-from peers import CONTENDERS, NARROW, PUBLISHED, Start
+from peers import CONTENDERS, PUBLISHED, Start
 from PIL import Image
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -44,6 +45,7 @@ from refinenet.inference.tensors import largest_class, prepare
 from refinenet.io.console import print_table
 from refinenet.io.sample_values import Pixels
 from refinenet.labels import LabelMap
+from refinenet.models.model_spec import SIZES
 from refinenet.training.config import TrainConfig
 from refinenet.training.engine.learner import Learner
 from refinenet.training.engine.state import restore_state, start_state
@@ -213,76 +215,39 @@ def read_accuracy(plan: Plan, network: str, seeds: int) -> list[float]:
     return [float(result["miou"]) for result in results if result is not None]
 
 
-def tabulate(plan: Plan, networks: list[str], seeds: int) -> list[list[str]]:
-    """Return the rows of the table of all results."""
-    speeds, rows = read_speeds(plan.output / SPEEDS), []
+def collect(plan: Plan, networks: list[str], seeds: int) -> Results:
+    """Return all results that were measured."""
+    speeds, settings, entries = read_speeds(plan.output / SPEEDS), plan.settings, []
     for name in networks:
-        found, speed = read_accuracy(plan, name, seeds), speeds.get(name)
-        spread = f" ±{50 * (max(found) - min(found)):.1f}" if len(found) > 1 else ""
-        accuracy = f"{100 * statistics.fmean(found):.1f}{spread}" if found else ""
-        row = [("ours, " if CONTENDERS[name].is_ours else "") + name, CONTENDERS[name].encoder]
-        if speed is None:
-            rows.append([*row, "", "", accuracy, *("" for _ in PRECISIONS), ""])
-            continue
-        times = [f"{speed.milliseconds[key]:.1f}" if key in speed.milliseconds else "" for key in PRECISIONS]
-        size = [f"{speed.parameters / 1e6:.2f} M", f"{speed.multiply_adds / 1e9:.2f} G"]
-        rows.append([*row, *size, accuracy, *times, f"{speed.ratios['float32']:.2f}x"])
-    return rows
-
-
-def draw(plan: Plan, networks: list[str], seeds: int) -> None:
-    """Print the table, and draw accuracy against time."""
-    columns = ["network", "encoder", "parameters", "multiply-adds", "mIoU val, %", *(f"{p}, ms" for p in PRECISIONS)]
-    settings = plan.settings
+        contender, speed = CONTENDERS[name], speeds.get(name)
+        measured = (
+            {}
+            if speed is None
+            else {
+                "parameters": speed.parameters,
+                "multiply_adds": speed.multiply_adds,
+                "milliseconds": speed.milliseconds,
+                "ratio": speed.ratios["float32"],
+            }
+        )
+        mious = tuple(read_accuracy(plan, name, seeds))
+        of_all = {"name": name, "encoder": contender.encoder, "is_ours": contender.is_ours, "is_size": name in SIZES}
+        entries.append(Entry(**of_all, mious=mious, **measured))
     title = (
         f"{plan.dataset} at {plan.size[0]}x{plan.size[1]}, {settings['epochs']} epochs of crops of "
         f"{settings['crop_size'][1]}x{settings['crop_size'][0]}; OpenVINO, {torch.get_num_threads()} CPU threads"
     )
-    print_table(title, [*columns, "speed against published"], tabulate(plan, networks, seeds))
-    speeds, points = read_speeds(plan.output / SPEEDS), []
-    for name in networks:
-        found = read_accuracy(plan, name, seeds)
-        if found and name in speeds:
-            miou, ours = 100 * statistics.fmean(found), CONTENDERS[name].is_ours
-            points.append(Point(name, speeds[name].milliseconds["float32"], miou, ours, name in (PUBLISHED, NARROW)))
-    if points:
-        for suffix in ("svg", "png"):
-            draw_points(points, plan.output / f"frontier.{suffix}")
+    return Results(title=title, entries=tuple(entries))
 
 
-class Point(NamedTuple):
-    """A network in the picture."""
-
-    name: str
-    milliseconds: float
-    miou: float
-    is_ours: bool
-    is_published: bool
-    """Whether it has the published encoder."""
-
-
-def draw_points(points: list[Point], path: Path) -> None:
-    """Draw accuracy against time: our sizes joined by a line, peers as grey points."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    sizes = [point for point in points if point.is_ours and not point.is_published]
-    line = sorted(sizes, key=lambda point: point.milliseconds)
-    times, mious = [point.milliseconds for point in line], [point.miou for point in line]
-    axes.plot(times, mious, "o-", color="tab:blue", label="RefineNet, by size")
-    for point in points:
-        if point not in line:
-            label = "RefineNet, as published" if point.name == PUBLISHED else None
-            colour, marker = ("tab:blue", "s") if point.is_published else ("tab:gray", "D")
-            axes.plot(point.milliseconds, point.miou, marker, color=colour, label=label, markerfacecolor="none")
-        axes.annotate(point.name, point[1:3], xytext=(5, 5), textcoords="offset points", fontsize=9)
-    axes.set_xscale("log")
-    axes.set_xlabel("milliseconds for an image of 512x512, float32, OpenVINO")
-    axes.set_ylabel("mIoU on the validation split, %")
-    axes.grid(alpha=0.3, which="both")
-    axes.legend(loc="lower right")
-    figure.savefig(path, dpi=150)
+def draw(plan: Plan, networks: list[str], seeds: int) -> None:
+    """Print the table, write all results to one file, and draw accuracy against time."""
+    results = collect(plan, networks, seeds)
+    heading = [*COLUMNS, *(f"{precision}, ms" for precision in PRECISIONS), "speed against published"]
+    print_table(results.title, heading, results.tabulate(PRECISIONS))
+    results.write(plan.output / "frontier.json")
+    for suffix in ("svg", "png"):
+        results.draw(plan.output / f"frontier.{suffix}")
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -10,6 +10,7 @@ import frontier
 import peers
 import pytest
 import torch
+from frontier_results import Results
 from frontier_speed import Speed, summarise, time_rounds, write_speeds
 from safetensors.torch import load_file
 from torch import Tensor
@@ -53,12 +54,13 @@ def test_the_table_has_the_mean_of_the_seeds_and_the_times(plan: frontier.Plan) 
         ratios={"float32": 2.0, "int8": 6.0},
     )
     write_speeds({"medium": speed}, plan.output / frontier.SPEEDS)
-    medium, fpn = frontier.tabulate(plan, ["medium", "FPN"], 3)
+    medium, fpn = frontier.collect(plan, ["medium", "FPN"], 3).tabulate(frontier.PRECISIONS)
     assert medium[:2] == ["ours, medium", "tf_efficientnet_lite0"]
     assert medium[2:] == ["3.35 M", "3.72 G", "42.0 ±2.0", "60.0", "", "20.0", "2.00x"]
     assert fpn == ["FPN", "tf_efficientnet_lite0", *[""] * 7]
     frontier.draw(plan, ["medium", "FPN"], 3)
     assert "medium" in (plan.output / "frontier.svg").read_text()
+    assert Results.read(plan.output / "frontier.json") == frontier.collect(plan, ["medium", "FPN"], 3)
     assert (plan.output / "frontier.png").read_bytes().startswith(b"\x89PNG")
 
 

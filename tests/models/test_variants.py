@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from refinenet import RefineNet
 from refinenet.models.architecture import Architecture
-from refinenet.models.decoder import Decoder
+from refinenet.models.decoder import ChainedResidualPooling, Decoder
 from refinenet.models.decoder_config import DECODER_PRESETS, FULL, LIGHTWEIGHT
 from refinenet.models.model_spec import SIZES as SIZE_OPTIONS
 from refinenet.models.network import Network
@@ -296,7 +296,7 @@ def forward_with_norms(weights: Weights, maps: list[Tensor]) -> Tensor:
 
 
 def test_decoders_with_batch_norm_give_the_results_of_plain_code() -> None:
-    config = LIGHTWEIGHT.changed({**SIZE_OPTIONS["small"].decoder, "widths": (16, 16, 16, 16)})
+    config = LIGHTWEIGHT.changed({**SIZE_OPTIONS["medium"].decoder, "widths": (16, 16, 16, 16)})
     torch.manual_seed(2)
     decoder = Decoder([[channels] for channels in CHANNELS], config).eval()
     for norm in (module for module in decoder.modules() if isinstance(module, nn.BatchNorm2d)):
@@ -311,6 +311,15 @@ def test_decoders_with_batch_norm_give_the_results_of_plain_code() -> None:
         found = decoder([[x] for x in maps])
         expected = forward_with_norms(dict(decoder.state_dict()), maps[::-1])
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_a_new_pooling_with_batch_norm_changes_its_input_little() -> None:
+    """At first each of the four links adds a fifth of a standard deviation at most; five equal maps would train slowly."""
+    torch.manual_seed(3)
+    pooling = ChainedResidualPooling(24, 1, batch_norm=True).train()
+    features = torch.randn(4, 24, 20, 20)
+    added = pooling(features) - features
+    assert 0.2 < added.detach().std() <= 4 * 0.2
 
 
 def test_the_network_of_two_scales_sees_both() -> None:

@@ -20,6 +20,10 @@ VALUES_PER_BAND = 2**20
 """Number of values that `MaxPool5x5` pools at a time on a CPU."""
 
 _BLOCKS = 4
+_INITIAL_POOLING = 0.2
+"""Initial factors of the batch norms of the pooling. With ones, the four pooled maps outweigh the input that they are
+added to, and training starts slowly: `benchmarks/frontier.py --networks medium --epochs 15 --seeds 1` reaches 52.0
+instead of 58.6 % mIoU."""
 
 
 def make_activation(config: DecoderConfig) -> nn.Module:
@@ -127,6 +131,8 @@ class ChainedResidualPooling(nn.Module):
             for _ in range(links)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(channels) if batch_norm else nn.Identity() for _ in range(links))
+        for norm in self.norms if batch_norm else ():
+            nn.init.constant_(norm.weight, _INITIAL_POOLING)
 
     def forward(self, features: Tensor) -> Tensor:
         """`(N, C, h, w)` to the same shape."""
