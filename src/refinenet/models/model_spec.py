@@ -138,7 +138,12 @@ class ModelSpec:
         weights = self.encoder_weights
         if weights is None and find_installed(size.encoder) is not None:
             weights = IMAGENET_WEIGHTS
-        expanded = {"encoder": size.encoder, "decoder": size.decoder, "encoder_weights": weights, "size": None}
+        expanded: dict[str, Any] = {
+            "encoder": size.encoder,
+            "decoder": size.decoder,
+            "encoder_weights": weights,
+            "size": None,
+        }
         if self.input_scales is None and size.input_scale != 1:
             expanded["input_scales"] = (size.input_scale,)
         for name, value in expanded.items():
