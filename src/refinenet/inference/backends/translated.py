@@ -15,7 +15,7 @@ from refinenet.inference.backends.pytorch import PyTorchBackend
 from refinenet.inference.backends.translation_cache import read_or_translate
 from refinenet.io.arrays import Array
 from refinenet.io.console import print_note
-from refinenet.io.threads import TRACING, ThreadLock
+from refinenet.io.processes.threads import TRACING, ThreadLock
 from refinenet.models.inference_graph import Weights, note_weights
 from refinenet.models.int8_record import Int8Record
 from refinenet.models.network import Network
