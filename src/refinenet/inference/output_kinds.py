@@ -34,6 +34,8 @@ Kind = str
 POLYGONS = "polygons"
 """Short for all kinds that hold polygons."""
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+_PICTURE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".tif": "image/tiff"}
+"""Media types of pictures."""
 NAME_MARK = ":"
 """Between a kind and the name of an output."""
 
@@ -84,6 +86,8 @@ class OutputKind:
     where blocks meet."""
     suffix: str = ".png"
     """Suffix of its files, unless the user chooses another one."""
+    media_type: str | None = None
+    """Media type of its files other than pictures, which the server states; None for application/octet-stream."""
     channels: int = 1
     """Channels of the picture: 1 for `(H, W)`, 3 for `(H, W, 3)`."""
     holds_ids: bool = False
@@ -120,6 +124,17 @@ class OutputKind:
         if self.is_picture or suffix in self.contents:
             return self.options
         return self.forms[suffix].options if suffix in self.forms else ()
+
+    def media_type_of(self, suffix: str) -> str:
+        """Return the media type of its files of a suffix, ".tif" instead of ".tiff"."""
+        return _PICTURE_TYPES.get(suffix, self.media_type or "application/octet-stream")
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of its files of one image, in lower case; ".tif" stands for ".tiff", too."""
+        if self.is_picture:
+            return tuple(suffix for suffix in PICTURE_SUFFIXES if suffix == ".png" or self.survives_jpeg)
+        return (*self.forms, *self.contents) if self.shows_values else (self.suffix,)
 
     @property
     def is_picture(self) -> bool:
@@ -215,8 +230,8 @@ OUTPUT_KINDS: dict[str, OutputKind] = {
     "confidence": OutputKind(render=_render_confidence),
     "palette": OutputKind(render=attrgetter("palette"), holds_ids=True, has_palette=True),
     "probabilities": OutputKind(suffix=".npz", remark=".npz"),
-    "coco": OutputKind(suffix=".json", has_polygons=True),
-    "geojson": OutputKind(suffix=".geojson", has_polygons=True),
+    "coco": OutputKind(suffix=".json", media_type="application/json", has_polygons=True),
+    "geojson": OutputKind(suffix=".geojson", media_type="application/geo+json", has_polygons=True),
     "depth": OutputKind(
         of="depth",
         forms={".png": _INTEGERS, ".tif": _NUMBERS},

@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from refinenet.inference.output_kinds import (
     OUTPUT_KINDS,
-    PICTURE_SUFFIXES,
     Kind,
     Output,
     OutputKind,
@@ -264,8 +263,7 @@ def _refuse_several_units(limits: tuple[float, float], renderers: Iterable[Rende
 def _list_affected(option: str) -> Iterator[str]:
     """Yield the kinds that an option has an effect on, with their suffixes."""
     for kind, row in OUTPUT_KINDS.items():
-        files = (*row.forms, *row.contents, *(PICTURE_SUFFIXES if row.is_picture else ()))
-        suffixes = [suffix for suffix in files if option in row.options_of(suffix)]
+        suffixes = [suffix for suffix in row.suffixes if option in row.options_of(suffix)]
         if suffixes:
             yield f"{kind} ({', '.join(suffixes)})"
 
@@ -280,8 +278,7 @@ def check_suffix_of(kind: Kind, suffix: str) -> None:
     Raises:
         ValueError: the kind is not written as such a file.
     """
-    row = OUTPUT_KINDS[split_kind(kind)[0]]
-    allowed = (*row.forms, *row.contents)
+    allowed = OUTPUT_KINDS[split_kind(kind)[0]].suffixes
     if _plain_suffix(suffix) not in allowed:
         raise ValueError(f"{kind} is written as {', '.join(allowed)}, not as {suffix!r}.")
 
