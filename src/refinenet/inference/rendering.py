@@ -155,8 +155,16 @@ class Renderer:
         picture = self._framed(prediction)
         return reorder_channels(picture, prediction.channel_order) if self._is_colour else picture
 
-    def encode(self, prediction: Prediction) -> bytes:
-        """Return the content of the file."""
+    def encode(self, prediction: Prediction, image_name: str = "image") -> bytes:
+        """Return the content of the file.
+
+        Args:
+            prediction: What to write.
+            image_name: Name of the image in files that name it.
+        """
+        if self.row.pack is not None:
+            assert prediction.segmentation is not None  # `open_renderer`
+            return self.row.pack(prediction.segmentation, image_name)
         if self.suffix in self.row.contents:
             assert self.subject is not None
             return self.row.contents[self.suffix](prediction, self.subject)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from refinenet._version import __version__
-from refinenet.deployment.outputs import choose_kinds, render, usual_suffix
+from refinenet.deployment.outputs import choose_kinds, usual_suffix
 from refinenet.deployment.server.memory import estimate_bytes, measure_pixel_bytes, read_bytes
 from refinenet.deployment.server.metrics import Metrics
 from refinenet.deployment.server.model_processes import ModelEndedError, ModelProcesses
@@ -283,7 +283,7 @@ class Service:
     def _render(self, prediction: Prediction, renderer: Renderer) -> tuple[str, bytes]:
         """Return media type and content of a file."""
         try:
-            return renderer.row.media_type_of(renderer.suffix), render(prediction, renderer, "image")
+            return renderer.row.media_type_of(renderer.suffix), renderer.encode(prediction)
         except ValueError as error:  # such as depths that are too large for the integers of a .png
             raise Refusal(422, str(error), "parameters") from error
 
