@@ -20,10 +20,11 @@ from translations import save_small, translated
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.inference.backends.exported import GraphBackend
+from refinenet.inference.backends.fallback import AutoBackend
 from refinenet.inference.backends.graph import Graph
 from refinenet.inference.backends.private_cache import read_cached, write_cached
 from refinenet.inference.backends.pytorch import PyTorchBackend
-from refinenet.inference.backends.translated import AutoBackend, TranslatedBackend
+from refinenet.inference.backends.translated import TranslatedBackend
 from refinenet.inference.backends.translation_cache import read_or_translate
 from refinenet.io.sealed_folder import write_checksummed
 from refinenet.models.network import Network

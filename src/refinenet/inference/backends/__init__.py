@@ -1,9 +1,9 @@
 """Backends: ways to run a network, from prepared images to the maps of its outputs.
 
 `BACKENDS` lists them, `choose_backend` resolves "auto", and `open_backend` opens the result. A new backend is a module
-here, a name in `base.BackendName`, and a row of that table. `graph` runs graphs of OpenVINO and ONNX Runtime;
-`translated` runs networks that were translated to such graphs; `isolated` runs graphs of unknown memory use in a
-process with limited memory.
+here, a function below that opens it, a row of that table, and its name in `base.BackendName`. `graph` runs graphs of
+OpenVINO and ONNX Runtime; `translated` runs networks that were translated to such graphs; `isolated` runs graphs of
+unknown memory use in a process with limited memory; `fallback` replaces what cannot run a network.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, get_args
 
-from refinenet.inference.backends.base import INT8, BackendName, InferencePrecision
+from refinenet.inference.backends.base import INT8, BackendError, BackendName, InferencePrecision
 
 if TYPE_CHECKING:
     from refinenet.inference.backends.graph import Engine, ExportedModel
@@ -197,8 +197,8 @@ def open_backend(
         name: Name of the backend.
         precision: Precision of its arithmetic.
         record: How to run the network in int8, from its model file.
-        or_pytorch: Whether PyTorch replaces a backend that turns out not to be able to run the network; in int8 none
-            does.
+        or_pytorch: Whether PyTorch replaces a backend that turns out not to be able to run the network, now or at the
+            first image; in int8 none does.
         translation: What runs a translation of the network with its present weights, if that is at hand.
 
     Raises:
@@ -218,13 +218,27 @@ def open_backend(
             )
         assert name in ("openvino", "onnxruntime")
         return GraphBackend(model.graph, name, precision, model.channels, str(model.path))
-    backend = BACKENDS[name].open(model, precision, record)
-    if BACKENDS[name].any_device:
-        return backend
-    from refinenet.inference.backends.translated import AutoBackend, TranslatedBackend
+    if not or_pytorch or precision == INT8 or name == FALLBACK:
+        return _open_for_network(model, name, precision, record, translation)
+    from refinenet.inference.backends.fallback import AutoBackend, replace_by_pytorch
 
-    if not isinstance(backend, TranslatedBackend):
-        return backend
-    backend.adopt(translation)
-    # Other backends fail when they are opened or not at all; a translation fails at the first image.
-    return AutoBackend(model, backend) if or_pytorch and precision != INT8 else backend
+    try:
+        # Some fail when they are opened; others, such as a translation, at the first image.
+        return AutoBackend(model, _open_for_network(model, name, precision, record, translation))
+    except BackendError as error:
+        return replace_by_pytorch(model, error)
+
+
+def _open_for_network(
+    network: Network,
+    name: BackendName,
+    precision: InferencePrecision,
+    record: Int8Record | None,
+    translation: Backend | None,
+) -> Backend:
+    from refinenet.inference.backends.translated import TranslatedBackend
+
+    backend = BACKENDS[name].open(network, precision, record)
+    if isinstance(backend, TranslatedBackend):
+        backend.adopt(translation)
+    return backend
