@@ -6,7 +6,7 @@ import copy
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ import pytest
 from refinenet import RefineNet
 from refinenet.inference import backends
 from refinenet.inference.backends import BACKENDS, BackendSpec
-from refinenet.inference.backends.base import BackendError
+from refinenet.inference.backends.base import BackendError, BackendName
 from refinenet.io.arrays import Array
 
 pytestmark = pytest.mark.filterwarnings("ignore:This network is untrained")
@@ -37,7 +37,8 @@ def refuse(*_: Any) -> Any:
 def add_backend(monkeypatch: pytest.MonkeyPatch, **row: Any) -> None:
     """Put a row before the others."""
     spec = BackendSpec(**{"precisions": ("float32",), "package": "numpy", "is_fast_on_cpu": True, **row})
-    monkeypatch.setattr(backends, "BACKENDS", {"new": spec, **BACKENDS})
+    rows: dict[str, BackendSpec] = {"new": spec}
+    monkeypatch.setattr(backends, "BACKENDS", {**rows, **BACKENDS})
     monkeypatch.delenv("REFINENET_BACKEND")
 
 
@@ -60,6 +61,25 @@ def test_pytorch_replaces_any_backend_that_auto_chose_and_that_fails(
         assert (other.segment(IMAGE).labels == expected).all()
     with pytest.raises(BackendError, match="No power"):
         open_small(backend="new").segment(IMAGE)
+
+
+def test_what_a_row_needs_is_checked_before_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    add_backend(monkeypatch, open=lambda *_: Powerless())
+    with pytest.raises(
+        ValueError, match="The backend new runs on the CPU, the network is on meta: choose device='cpu'"
+    ):
+        open_small(backend="new", device="meta")
+    with pytest.raises(ValueError, match="The backend onnxruntime runs on the CPU, the network is on meta"):
+        open_small(backend="onnxruntime", device="meta")
+    monkeypatch.undo()
+    add_backend(monkeypatch, open=lambda *_: Powerless(), package="no_such_package")
+    with pytest.raises(ValueError, match="backend new needs no_such_package, which is not installed: pip install no_"):
+        open_small(backend="new")
+    assert (open_small().segment(IMAGE).labels == open_small(backend="pytorch").segment(IMAGE).labels).all()
+
+
+def test_the_annotation_names_the_rows() -> None:
+    assert get_args(BackendName) == tuple(BACKENDS)
 
 
 def test_one_note_says_why(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, get_args
 
-from refinenet.inference.backends.base import INT8, BackendError, BackendName, InferencePrecision
+from refinenet.inference.backends.base import CPU, INT8, BackendError, BackendName, InferencePrecision
+from refinenet.io.extras import install_extra
 
 if TYPE_CHECKING:
     from refinenet.inference.backends.graph import Engine, ExportedModel
@@ -47,14 +48,31 @@ class BackendSpec:
     """Returns the precisions in which it is faster on this processor than in float32."""
     remark: str = ""
     """Remark beside its name in the help of the command line."""
+    extra: str | None = None
+    """Optional part of this installation that has the package; None for packages that pip installs by their name."""
     open: Callable[[Network, InferencePrecision, Int8Record | None], Backend]
-    """Raises ValueError if a package or the record for int8 is missing, or the backend does not run on the network's
-    device."""
+    """Raises ValueError if another package or the record for int8 is missing."""
 
     @property
     def is_installed(self) -> bool:
         """Whether its package is installed."""
         return importlib.util.find_spec(self.package) is not None
+
+    def check(self, name: str, device: str) -> None:
+        """Check that it can be opened here.
+
+        Args:
+            name: Its name.
+            device: Type of the network's device.
+
+        Raises:
+            ValueError: its package is not installed, or it does not run on the device.
+        """
+        if not self.is_installed:
+            install = f"pip install {self.package}" if self.extra is None else install_extra(self.extra)
+            raise ValueError(f"The backend {name} needs {self.package}, which is not installed: {install}")
+        if not self.any_device and device != CPU:
+            raise ValueError(f"The backend {name} runs on the CPU, the network is on {device}: choose device='cpu'.")
 
 
 # The modules are imported when a backend is opened: each needs PyTorch, and some a package that may be missing.
@@ -99,12 +117,16 @@ BACKENDS: Mapping[BackendName, BackendSpec] = MappingProxyType(
         "openvino": BackendSpec(
             precisions=("float32", "bfloat16", INT8),
             package="openvino",
+            extra="openvino",
             is_fast_on_cpu=True,
             find_faster_precisions=_find_faster_in_openvino,
             open=partial(_open_translated, "openvino"),
         ),
         "onnxruntime": BackendSpec(
-            precisions=("float32",), package="onnxruntime", open=partial(_open_translated, "onnxruntime")
+            precisions=("float32",),
+            package="onnxruntime",
+            extra="export",
+            open=partial(_open_translated, "onnxruntime"),
         ),
     }
 )
@@ -238,6 +260,7 @@ def _open_for_network(
 ) -> Backend:
     from refinenet.inference.backends.translated import TranslatedBackend
 
+    BACKENDS[name].check(name, network.mean.device.type)
     backend = BACKENDS[name].open(network, precision, record)
     if isinstance(backend, TranslatedBackend):
         backend.adopt(translation)

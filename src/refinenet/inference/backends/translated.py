@@ -61,7 +61,7 @@ class TranslatedBackend:
         record: How to run the network in int8.
 
     Raises:
-        ValueError: the engine is not installed, the network is not on the CPU, or there is no record for int8.
+        ValueError: the engine is not installed, or there is no record for int8.
     """
 
     def __init__(
@@ -71,8 +71,6 @@ class TranslatedBackend:
             raise ValueError(NO_RECORD)
         self._translator = TRANSLATORS[engine]
         self._translator.require()
-        if network.mean.device.type != CPU:
-            raise ValueError(f"{self._translator.title} runs on the CPU here, the network is on {network.mean.device}.")
         self.network, self.engine, self.precision = network, engine, precision
         self._record = record if precision == INT8 else None
         self._translated: tuple[Weights, GraphBackend] | None = None
