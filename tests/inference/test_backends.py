@@ -37,8 +37,8 @@ def refuse(*_: Any) -> Any:
 def add_backend(monkeypatch: pytest.MonkeyPatch, **row: Any) -> None:
     """Put a row before the others."""
     spec = BackendSpec(**{"precisions": ("float32",), "package": "numpy", "is_fast_on_cpu": True, **row})
-    rows: dict[str, BackendSpec] = {"new": spec}
-    monkeypatch.setattr(backends, "BACKENDS", {**rows, **BACKENDS})
+    rows: dict[Any, BackendSpec] = {"new": spec, **BACKENDS}
+    monkeypatch.setattr(backends, "BACKENDS", rows)
     monkeypatch.delenv("REFINENET_BACKEND")
 
 
