@@ -27,7 +27,7 @@ from rasterio.transform import from_origin
 from refinenet import RefineNet
 from refinenet.inference.protocol import Protocol
 from refinenet.io.console import print_table
-from refinenet.io.images import write
+from refinenet.io.images.codec import write
 
 HEIGHT, WIDTH = 64, 96
 COLOURS = "red:0:255,green:0:255,blue:0:255"

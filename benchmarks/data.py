@@ -38,8 +38,8 @@ from refinenet import RefineNet
 from refinenet.datasets.catalog import Dataset, open_dataset
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.io.console import print_table
-from refinenet.io.images import write
-from refinenet.io.parallel import map_parallel
+from refinenet.io.images.codec import write
+from refinenet.io.processes.parallel import map_parallel
 from refinenet.training.config import TrainConfig
 from refinenet.training.loading.loader import Loader
 from refinenet.training.loading.sample_cache import cache_samples

@@ -35,7 +35,7 @@ from refinenet.inference.segmenter import Segmenter, prepare
 from refinenet.io.arrays import Array
 from refinenet.io.console import print_table
 from refinenet.io.files import write_atomically
-from refinenet.io.images import decode, encode
+from refinenet.io.images.codec import decode, encode
 from refinenet.labels import Colour
 
 DRAWN = 6

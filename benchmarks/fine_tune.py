@@ -31,7 +31,7 @@ import numpy.typing as npt
 from numpy.random import Generator
 
 from refinenet.io.console import print_table
-from refinenet.io.images import write
+from refinenet.io.images.codec import write
 
 HEIGHT, WIDTH = 240, 320
 CLASSES = ("ground", "wicker", "clay")

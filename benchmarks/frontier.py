@@ -43,7 +43,7 @@ from refinenet.evaluation.metrics import ConfusionMatrix
 from refinenet.inference.backends.pytorch import keep_freed_memory
 from refinenet.inference.tensors import largest_class, prepare
 from refinenet.io.console import print_table
-from refinenet.io.sample_values import Pixels
+from refinenet.io.images.sample_values import Pixels
 from refinenet.labels import LabelMap
 from refinenet.models.model_spec import SIZES
 from refinenet.training.config import TrainConfig
@@ -220,19 +220,19 @@ def collect(plan: Plan, networks: list[str], seeds: int) -> Results:
     speeds, settings, entries = read_speeds(plan.output / SPEEDS), plan.settings, []
     for name in networks:
         contender, speed = CONTENDERS[name], speeds.get(name)
-        measured = (
-            {}
-            if speed is None
-            else {
-                "parameters": speed.parameters,
-                "multiply_adds": speed.multiply_adds,
-                "milliseconds": speed.milliseconds,
-                "ratio": speed.ratios["float32"],
-            }
+        entries.append(
+            Entry(
+                name=name,
+                encoder=contender.encoder,
+                is_ours=contender.is_ours,
+                is_size=name in SIZES,
+                mious=tuple(read_accuracy(plan, name, seeds)),
+                parameters=None if speed is None else speed.parameters,
+                multiply_adds=None if speed is None else speed.multiply_adds,
+                milliseconds=None if speed is None else speed.milliseconds,
+                ratio=None if speed is None else speed.ratios["float32"],
+            )
         )
-        mious = tuple(read_accuracy(plan, name, seeds))
-        of_all = {"name": name, "encoder": contender.encoder, "is_ours": contender.is_ours, "is_size": name in SIZES}
-        entries.append(Entry(**of_all, mious=mious, **measured))
     title = (
         f"{plan.dataset} at {plan.size[0]}x{plan.size[1]}, {settings['epochs']} epochs of crops of "
         f"{settings['crop_size'][1]}x{settings['crop_size'][0]}; OpenVINO, {torch.get_num_threads()} CPU threads"

@@ -32,8 +32,8 @@ from refinenet.datasets.street_scenes.dataset import LABEL_SET
 from refinenet.inference import number_regions
 from refinenet.io.console import print_note, print_table
 from refinenet.io.files import write_atomically
-from refinenet.io.images import write
-from refinenet.io.mask_files import read_mask
+from refinenet.io.images.codec import write
+from refinenet.io.images.mask_files import read_mask
 from refinenet.labels import LabelMap
 
 STEPS = ("draw", "plant", "find", "score")

@@ -21,7 +21,7 @@ import numpy as np
 
 from refinenet import RefineNet
 from refinenet.io.console import print_table
-from refinenet.io.images import write
+from refinenet.io.images.codec import write
 
 
 def draw(folder: Path, images: int, size: tuple[int, int]) -> None:

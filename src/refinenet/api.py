@@ -18,9 +18,9 @@ from refinenet.export.loading.opening import open_described
 from refinenet.inference.backends import AUTO
 from refinenet.inference.backends.base import BackendName, InferencePrecision
 from refinenet.inference.protocol import Protocol
-from refinenet.io.bands import BandsSource
 from refinenet.io.console import print_note
-from refinenet.io.images import ChannelOrder, check_channel_order
+from refinenet.io.images.bands import BandsSource
+from refinenet.io.images.codec import ChannelOrder, check_channel_order
 from refinenet.models.architecture import ModelType
 from refinenet.models.hub import pin
 from refinenet.models.model_spec import ModelSpec, SizeName, split_first_argument
@@ -72,10 +72,9 @@ class RefineNet(SharedModel):
         channel_order: Channel order of arrays and tensors passed to `segment` and `deploy`, and of pictures of results:
             "rgb", or "bgr" for those of OpenCV (`cv2.imread`). Files and Pillow images, and their results, are RGB.
         bands: Band names of the images, each optionally followed by the stored values that map to 0 and 1:
-            "red,green,blue,nir:0:4095"; see `refinenet.io.bands`. By default RGB of 8 bits. Weights for other bands are
-            adapted and need training.
-        size: "small", "medium" or "large": a new light-weight network with an EfficientNet-Lite encoder and a decoder
-            of 64, 128 or 256 channels, instead of `encoder` and `decoder`. The published networks are larger.
+            "red,green,blue,nir:0:4095"; see `refinenet.io.images.bands`. By default RGB of 8 bits. Weights for other
+            bands are adapted and need training.
+        size: "tiny" (half resolution), "small", "medium" or "large": a new light-weight network on EfficientNet-Lite.
 
     Predictions are thread-safe with every backend, for images of any size; copied (`copy.deepcopy`), unpickled and
     forked models predict the same. In a forked process PyTorch computes with one thread.

@@ -11,7 +11,7 @@ from band_scenes import BANDS, draw_scene, write_folder, write_several
 
 from refinenet.datasets import open_dataset, open_training_datasets, read_for_model
 from refinenet.datasets.band_reading import with_bands
-from refinenet.io.bands import read_bands
+from refinenet.io.images.bands import read_bands
 
 MODEL = read_bands(BANDS)
 

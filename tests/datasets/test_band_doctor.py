@@ -15,7 +15,7 @@ from refinenet import RefineNet
 from refinenet.datasets import describe, doctor, open_dataset, split_folder
 from refinenet.datasets.band_reading import with_bands
 from refinenet.datasets.contact_sheet import draw_contact_sheet
-from refinenet.io.bands import read_bands
+from refinenet.io.images.bands import read_bands
 
 
 def _kinds(root: Path, bands: str = BANDS) -> dict[str, str]:

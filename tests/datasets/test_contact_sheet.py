@@ -16,8 +16,8 @@ from PIL import ImageFont
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.class_statistics import count_classes
 from refinenet.datasets.contact_sheet import CANDIDATES, choose_images, draw_contact_sheet
-from refinenet.io.colour_bar import draw_colour_bar, paint
-from refinenet.io.legend import LegendEntry, draw_legend, fit_text, format_share, hatch
+from refinenet.io.drawing.colour_bar import draw_colour_bar, paint
+from refinenet.io.drawing.legend import LegendEntry, draw_legend, fit_text, format_share, hatch
 from refinenet.labels import LabelMap, LabelSet
 from refinenet.outputs import OutputSpec
 

@@ -28,7 +28,7 @@ from planted_faults import (
 from planted_samples import NAMES, Spot, draw_folder
 
 from refinenet.datasets import doctor
-from refinenet.io.parallel import map_safely
+from refinenet.io.processes.parallel import map_safely
 
 SIZE = (96, 72)
 WARNINGS = {

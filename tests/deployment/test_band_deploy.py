@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from refinenet import RefineNet
 from refinenet.inference.protocol import Protocol
-from refinenet.io.bands import read_bands
+from refinenet.io.images.bands import read_bands
 from refinenet.labels import LabelMap
 
 SCENE = draw_scene(3, 70, 90)[0]

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from refinenet.deployment.large_images import segment_large
 from refinenet.inference.segmenter import Segmenter
-from refinenet.io.images import decode
+from refinenet.io.images.codec import decode
 from refinenet.io.raster.reader import open_upright
 from refinenet.labels import LabelSet
 

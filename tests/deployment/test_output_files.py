@@ -25,7 +25,7 @@ from refinenet.inference import output_kinds
 from refinenet.inference.output_kinds import OutputKind, PixelForm
 from refinenet.inference.segmentation import Segmentation
 from refinenet.inference.values.quantities import as_numbers
-from refinenet.io.colour_bar import STRIP_HEIGHT
+from refinenet.io.drawing.colour_bar import STRIP_HEIGHT
 
 INTRINSICS = (100.0, 110.0, 59.5, 44.5)
 

@@ -28,7 +28,7 @@ from refinenet.deployment.ray.journal import RayResult
 from refinenet.deployment.ray.reading import Deaths, as_table, read_row
 from refinenet.deployment.ray.storage import list_names, pair_places, read_content, write_content
 from refinenet.deployment.ray.tasks import Worker, WorkerSettings
-from refinenet.io.sample_values import AS_DECLARED
+from refinenet.io.images.sample_values import AS_DECLARED
 from refinenet.models.factory import open_model
 
 BAD = "07.jpg"

@@ -25,7 +25,7 @@ from refinenet.cli import main
 from refinenet.deployment.video.reader import Frame, Recording, find_source, is_video
 from refinenet.deployment.video.writer import VideoFile, VideoForm
 from refinenet.inference.output_kinds import Output
-from refinenet.io.image_files import MAX_PIXELS
+from refinenet.io.images.image_files import MAX_PIXELS
 
 
 def deploy(model: RefineNet, source: Path, output: Path, kind: Output | None = None) -> int:

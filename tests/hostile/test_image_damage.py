@@ -14,7 +14,7 @@ import pytest
 from picture_bytes import PICTURE, chunk, file_bytes, save
 from PIL import Image, ImageFile
 
-from refinenet.io import image_files, images, mask_files
+from refinenet.io.images import codec, image_files, mask_files
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -25,7 +25,7 @@ from refinenet.io import image_files, images, mask_files
 def test_header_of_a_huge_image_is_refused_unread(width: int, height: int, tmp_path: Path) -> None:
     header = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     path = save(tmp_path / "huge.png", header + chunk(b"IDAT", zlib.compress(b"")))
-    for read in (images.decode, mask_files.read_mask, mask_files.read_colour_mask):
+    for read in (codec.decode, mask_files.read_mask, mask_files.read_colour_mask):
         with pytest.raises(ValueError, match=r"huge\.png has .* pixels, at most 50,000,000 .* windows .*pip install"):
             read(path)
 
@@ -34,33 +34,33 @@ def test_header_of_a_huge_image_is_refused_unread(width: int, height: int, tmp_p
 def test_pillow_bomb_warning_made_an_error_is_the_same_error() -> None:
     header = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 10_000, 10_000, 8, 2, 0, 0, 0))
     with pytest.raises(ValueError, match="has 100000000 pixels, at most 50,000,000"):
-        images.decode(header + chunk(b"IDAT", zlib.compress(b"")))
+        codec.decode(header + chunk(b"IDAT", zlib.compress(b"")))
 
 
 def test_size_limit_is_exact_and_holds_for_pillow_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_files, "MAX_PIXELS", 35)
-    assert images.decode(Image.fromarray(PICTURE)).shape == (7, 5, 3)
+    assert codec.decode(Image.fromarray(PICTURE)).shape == (7, 5, 3)
     with pytest.raises(ValueError, match="has 6 x 6 pixels, at most 35"):
-        images.decode(Image.new("L", (6, 6)))
-    assert images.decode(np.zeros((6, 6), np.uint8)).shape == (6, 6, 3)
+        codec.decode(Image.new("L", (6, 6)))
+    assert codec.decode(np.zeros((6, 6), np.uint8)).shape == (6, 6, 3)
 
 
 def test_pillow_settings_stay_as_they_are() -> None:
     before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters))
-    images.decode(file_bytes(Image.fromarray(PICTURE), "PNG"))
+    codec.decode(file_bytes(Image.fromarray(PICTURE), "PNG"))
     assert before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters))
 
 
 def test_pillow_image_without_pixels_is_refused() -> None:
     with pytest.raises(ValueError, match=r"no pixels \(0 x 3\)"):
-        images.decode(Image.new("RGB", (0, 3)))
+        codec.decode(Image.new("RGB", (0, 3)))
 
 
 def test_closed_pillow_image_is_refused() -> None:
     image = Image.fromarray(PICTURE)
     image.close()
     with pytest.raises(ValueError, match="The Pillow image"):
-        images.decode(image)
+        codec.decode(image)
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
@@ -70,7 +70,7 @@ def test_truncated_files_are_refused(image_format: str) -> None:
     # The last bytes may be only the marker of the end, with all pixels before it.
     for cut in np.linspace(1, len(content) * 0.98, 50).astype(int):
         with pytest.raises(ValueError, match="The image of"):
-            images.decode(content[:cut])
+            codec.decode(content[:cut])
 
 
 def test_flipped_bits_of_a_png_are_refused_or_harmless() -> None:
@@ -79,7 +79,7 @@ def test_flipped_bits_of_a_png_are_refused_or_harmless() -> None:
         flipped = bytearray(content)
         flipped[position // 8] ^= 1 << position % 8
         try:
-            result = images.decode(bytes(flipped))
+            result = codec.decode(bytes(flipped))
         except ValueError:
             continue
         np.testing.assert_array_equal(result, PICTURE)
@@ -95,7 +95,7 @@ def test_random_damage_raises_nothing_but_value_errors(image_format: str) -> Non
         for _ in range(source.choice([1, 2, 8])):
             damaged[source.randrange(len(damaged))] = source.randrange(256)
         try:
-            result = images.decode(bytes(damaged))
+            result = codec.decode(bytes(damaged))
         except ValueError:
             continue
         assert result.ndim == 3
@@ -121,14 +121,14 @@ def test_random_damage_raises_nothing_but_value_errors(image_format: str) -> Non
 )
 def test_disguised_files_are_refused(content: bytes, tmp_path: Path) -> None:
     path = save(tmp_path / "disguised.png", content)
-    for read in (images.decode, mask_files.read_mask, mask_files.read_colour_mask):
+    for read in (codec.decode, mask_files.read_mask, mask_files.read_colour_mask):
         with pytest.raises(ValueError, match=r"disguised\.png is (not a JPEG|damaged)"):
             read(path)
 
 
 def test_empty_missing_and_unreadable_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     empty = save(tmp_path / "empty.png", b"")
-    for read in (images.decode, mask_files.read_mask, mask_files.read_colour_mask):
+    for read in (codec.decode, mask_files.read_mask, mask_files.read_colour_mask):
         with pytest.raises(ValueError, match=r"empty\.png is empty"):
             read(empty)
         with pytest.raises(FileNotFoundError, match=r"missing\.png: No such file"):
@@ -141,21 +141,21 @@ def test_empty_missing_and_unreadable_paths(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(PermissionError, match=r"Cannot read .*empty\.png: Permission denied"):
-        images.decode(empty)
+        codec.decode(empty)
     with pytest.raises(ValueError, match=r"0 bytes is empty"):
-        images.decode(b"")
+        codec.decode(b"")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no named pipes in folders")
 def test_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="pipe or a device"):
-        images.decode(tmp_path / "pipe")
+        codec.decode(tmp_path / "pipe")
 
 
 READ_MASK = """
 import sys
-from refinenet.io.mask_files import read_mask
+from refinenet.io.images.mask_files import read_mask
 opened = []
 sys.addaudithook(lambda event, values: opened.append(values[0]) if event == "open" else None)
 print(read_mask(sys.argv[1]).tolist())
@@ -175,6 +175,6 @@ def test_a_mask_whose_checksum_is_not_that_of_its_pixels_is_refused(tmp_path: Pa
     place = content.index(b"IDAT")
     content[place + 4 + struct.unpack_from(">I", content, place - 4)[0]] ^= 1
     path = save(tmp_path / "mask.png", bytes(content))
-    assert images.decode(path).shape == (1, 2, 3)
+    assert codec.decode(path).shape == (1, 2, 3)
     with pytest.raises(ValueError, match=r"mask\.png is damaged: its checksums do not match .* Get a new copy"):
         mask_files.read_mask(path)

@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from refinenet.io.band_images import as_picture
-from refinenet.io.bands import read_bands
-from refinenet.io.images import read_image
+from refinenet.io.images.band_images import as_picture
+from refinenet.io.images.bands import read_bands
+from refinenet.io.images.codec import read_image
+from refinenet.io.images.sample_values import Reading
 from refinenet.io.raster.band_reader import open_bands
-from refinenet.io.sample_values import Reading
 
 BANDS = read_bands("red,green,blue,nir:0:4000,height:-10:10")
 READING = Reading(model_bands=BANDS)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from refinenet.io.bands import Band, choose_shown, find_colour, read_bands
+from refinenet.io.images.bands import Band, choose_shown, find_colour, read_bands
 
 
 def test_texts_are_read_and_written() -> None:

@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from refinenet.io.colour_bar import NO_DATA, STRIP_HEIGHT, draw_colour_bar, find_limits, paint
+from refinenet.io.drawing.colour_bar import NO_DATA, STRIP_HEIGHT, draw_colour_bar, find_limits, paint
 
 
 @pytest.mark.parametrize(("name", "other"), [("plasma", "plasma"), ("near_bright", "plasma_r"), ("error", "Reds")])

@@ -11,7 +11,7 @@ import pytest
 from picture_bytes import PICTURE, chunk, colours_of, file_bytes, png, save
 from PIL import Image
 
-from refinenet.io import image_files, images, mask_files
+from refinenet.io.images import codec, image_files, mask_files
 
 # Six different pixels, so that no two orientations look alike.
 SIX_PIXELS = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
@@ -45,7 +45,7 @@ def test_path_bytes_and_pillow_image_agree(image_format: str, options: dict[str,
     # The name says nothing about the content.
     path = save(tmp_path / "picture.jpg", content)
     for source in (content, path, str(path), Image.open(io.BytesIO(content)), Image.fromarray(PICTURE)):
-        result = images.decode(source)
+        result = codec.decode(source)
         np.testing.assert_array_equal(result, PICTURE)
         assert result.dtype == np.uint8
         assert result.flags.c_contiguous
@@ -55,7 +55,7 @@ def test_path_bytes_and_pillow_image_agree(image_format: str, options: dict[str,
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (31, 17)])
 @pytest.mark.parametrize("image_format", ["JPEG", "GIF", "PNG", "WEBP"])
 def test_plain_grey_of_all_sizes(image_format: str, size: tuple[int, int]) -> None:
-    result = images.decode(file_bytes(Image.new("L", size, 100), image_format, **{"quality": 100}))
+    result = codec.decode(file_bytes(Image.new("L", size, 100), image_format, **{"quality": 100}))
     assert result.shape == (size[1], size[0], 3)
     assert np.abs(result.astype(int) - 100).max() <= 1
 
@@ -87,13 +87,13 @@ def test_plain_grey_of_all_sizes(image_format: str, size: tuple[int, int]) -> No
 def test_modes(mode: str, colour: Any, expected: tuple[int, int, int]) -> None:
     raw = isinstance(colour, bytes)
     image = Image.frombytes(mode, (2, 3), colour * 6) if raw else Image.new(mode, (2, 3), colour)
-    assert colours_of(images.decode(image)) == [expected]
+    assert colours_of(codec.decode(image)) == [expected]
 
 
 @pytest.mark.parametrize("suffix", ["PNG", "TIFF"])
 def test_sixteen_bit_grey_files_are_scaled(suffix: str) -> None:
     values = np.array([[0, 257, 65_535, 257 * 200, 128, 129]], np.uint16)
-    assert images.decode(file_bytes(Image.fromarray(values), suffix))[0, :, 2].tolist() == [
+    assert codec.decode(file_bytes(Image.fromarray(values), suffix))[0, :, 2].tolist() == [
         0,
         1,
         255,
@@ -108,40 +108,40 @@ def test_integers_past_sixteen_bits_are_refused(value: int, tmp_path: Path) -> N
     content = file_bytes(Image.fromarray(np.array([[0, value]], np.int32)), "TIFF")
     path = save(tmp_path / "deep.tif", content)
     with pytest.raises(ValueError, match=r"deep\.tif has .*int32.*--value-range"):
-        images.decode(path)  # no range is declared for 32 bits: the caller names it
+        codec.decode(path)  # no range is declared for 32 bits: the caller names it
     with pytest.raises(ValueError, match=rf"deep\.tif has values from .*{value}"):
         mask_files.read_mask(path)
 
 
 def test_float_files_range_to_one() -> None:
     good = Image.fromarray(np.array([[0.0, 0.2, 1.0]], np.float32))
-    assert images.decode(file_bytes(good, "TIFF"))[0, :, 0].tolist() == [0, 51, 255]
+    assert codec.decode(file_bytes(good, "TIFF"))[0, :, 0].tolist() == [0, 51, 255]
     bad = Image.fromarray(np.array([[0.0, 255.0]], np.float32))
     with pytest.raises(ValueError, match="Divide by 255"):
-        images.decode(file_bytes(bad, "TIFF"))
+        codec.decode(file_bytes(bad, "TIFF"))
 
 
 def test_transparency_keys_become_black() -> None:
     rgb = Image.fromarray(np.array([[[9, 8, 7], [1, 2, 3]]], np.uint8))
     content = file_bytes(rgb, "PNG", transparency=(9, 8, 7))
-    assert images.decode(content).tolist() == [[[0, 0, 0], [1, 2, 3]]]
+    assert codec.decode(content).tolist() == [[[0, 0, 0], [1, 2, 3]]]
     grey = Image.fromarray(np.array([[9, 8]], np.uint8))
-    assert images.decode(file_bytes(grey, "PNG", transparency=9))[0, :, 0].tolist() == [0, 8]
+    assert codec.decode(file_bytes(grey, "PNG", transparency=9))[0, :, 0].tolist() == [0, 8]
     deep = Image.fromarray(np.array([[257 * 9, 257 * 8]], np.uint16))
     key = chunk(b"tRNS", struct.pack(">H", 257 * 9))
     rows = b"\0" + np.asarray(deep).astype(">u2").tobytes()
-    assert images.decode(png(2, 1, 16, 0, rows, key))[0, :, 0].tolist() == [0, 8]
+    assert codec.decode(png(2, 1, 16, 0, rows, key))[0, :, 0].tolist() == [0, 8]
     # Four bits: samples 15, 3, 1, 0, of which 3 (shown as 51) is transparent.
     four_bits = png(4, 1, 4, 0, b"\0\xf3\x10", chunk(b"tRNS", struct.pack(">H", 3)))
-    assert images.decode(four_bits)[0, :, 0].tolist() == [255, 0, 17, 0]
+    assert codec.decode(four_bits)[0, :, 0].tolist() == [255, 0, 17, 0]
 
 
 def test_palette_with_alpha_is_laid_over_black() -> None:
     image = Image.fromarray(np.array([[0, 1, 2]], np.uint8))
     image.putpalette([200, 100, 50, 10, 20, 30, 40, 50, 60])
     content = file_bytes(image, "PNG", transparency=bytes([128, 255, 0]))
-    assert images.decode(content).tolist() == [[[100, 50, 25], [10, 20, 30], [0, 0, 0]]]
-    assert images.decode(image).tolist() == [[[200, 100, 50], [10, 20, 30], [40, 50, 60]]]
+    assert codec.decode(content).tolist() == [[[100, 50, 25], [10, 20, 30], [0, 0, 0]]]
+    assert codec.decode(image).tolist() == [[[200, 100, 50], [10, 20, 30], [40, 50, 60]]]
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_pillow_image_passed_in_is_not_modified(orientation: int, expected: list
         return image.tobytes(), image.getpalette("RGBA"), dict(image.info), image.size, dict(image.getexif())
 
     before = state()
-    assert images.decode(image).tolist() == expected
+    assert codec.decode(image).tolist() == expected
     assert state() == before
 
 
@@ -176,8 +176,8 @@ def test_orientation_is_honoured(orientation: int, image_format: str, options: d
     exif = Image.Exif()
     exif[0x0112] = orientation
     content = file_bytes(Image.fromarray(SIX_PIXELS), image_format, exif=exif, **options)
-    assert images.decode(content)[..., 0].tolist() == UPRIGHT[orientation]
-    assert images.decode(Image.open(io.BytesIO(content)))[..., 0].tolist() == UPRIGHT[orientation]
+    assert codec.decode(content)[..., 0].tolist() == UPRIGHT[orientation]
+    assert codec.decode(Image.open(io.BytesIO(content)))[..., 0].tolist() == UPRIGHT[orientation]
     if image_format != "WEBP":
         path = save(tmp_path / "mask", content)
         assert mask_files.read_mask(path).tolist() == UPRIGHT[orientation]
@@ -190,7 +190,7 @@ def test_orientation_of_jpeg_sixteen_bits_and_palette(orientation: int, tmp_path
     exif[0x0112] = orientation
     expected = np.array(UPRIGHT[orientation])
     blocks = Image.fromarray(np.kron(SIX_PIXELS * 40, np.ones((16, 16), np.uint8)))
-    result = images.decode(file_bytes(blocks, "JPEG", exif=exif, quality=95))
+    result = codec.decode(file_bytes(blocks, "JPEG", exif=exif, quality=95))
     assert np.abs(result[8::16, 8::16, 0].astype(int) - expected * 40).max() <= 2
     deep = save(tmp_path / "deep.png", file_bytes(Image.fromarray(SIX_PIXELS * np.uint16(300)), "PNG", exif=exif))
     assert mask_files.read_mask(deep).tolist() == (expected * 300).tolist()
@@ -208,7 +208,7 @@ def test_orientation_of_jpeg_sixteen_bits_and_palette(orientation: int, tmp_path
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP"])
 def test_damaged_exif_is_ignored(image_format: str, content: bytes) -> None:
     data = file_bytes(Image.fromarray(PICTURE), image_format, exif=content)
-    assert images.decode(data).shape == PICTURE.shape
+    assert codec.decode(data).shape == PICTURE.shape
 
 
 @pytest.mark.parametrize("image_format", ["GIF", "PNG", "WEBP", "TIFF"])
@@ -217,13 +217,13 @@ def test_first_frame_of_an_animation_with_a_warning(image_format: str) -> None:
     options = {"lossless": True} if image_format == "WEBP" else {}
     content = file_bytes(frames[0], image_format, save_all=True, append_images=frames[1:], **options)
     with pytest.warns(UserWarning, match="only the first one"):
-        result = images.decode(content)
+        result = codec.decode(content)
     assert colours_of(result) == [(255, 0, 0)]
     image = Image.open(io.BytesIO(content))
     image.seek(1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert images.decode(image)[0, 0].tolist() == [0, 255, 0]
+        assert codec.decode(image)[0, 0].tolist() == [0, 255, 0]
     assert image.tell() == 1
 
 
@@ -232,7 +232,7 @@ def test_photograph_with_a_preview_is_no_animation() -> None:
     content = file_bytes(pictures[0], "MPO", save_all=True, append_images=pictures[1:])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert images.decode(content)[0, 0, 0] >= 250
+        assert codec.decode(content)[0, 0, 0] >= 250
 
 
 def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded() -> None:

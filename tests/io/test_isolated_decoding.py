@@ -15,11 +15,11 @@ import pytest
 from picture_bytes import file_bytes
 from PIL import Image
 
-from refinenet.io.bands import read_bands
-from refinenet.io.image_files import TooLargeError, UnknownFormatError
-from refinenet.io.images import read_image
-from refinenet.io.isolated_decoding import DecoderEndedError, DecoderPool
-from refinenet.io.sample_values import AS_DECLARED, Reading
+from refinenet.io.images.bands import read_bands
+from refinenet.io.images.codec import read_image
+from refinenet.io.images.image_files import TooLargeError, UnknownFormatError
+from refinenet.io.images.isolated_decoding import DecoderEndedError, DecoderPool
+from refinenet.io.images.sample_values import AS_DECLARED, Reading
 
 MAX_PIXELS = 50_000
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="finds and stops child processes by /proc")

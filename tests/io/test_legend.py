@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refinenet.io.legend import add_legend
+from refinenet.io.drawing.legend import add_legend
 from refinenet.labels import LabelSet
 
 CLASSES = LabelSet(names=("sky", "road", "tram"), colours=((10, 120, 230), (128, 64, 128), (200, 0, 50)))

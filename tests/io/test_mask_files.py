@@ -9,7 +9,7 @@ import pytest
 from picture_bytes import PICTURE, colours_of, file_bytes, png, save, tiff
 from PIL import Image
 
-from refinenet.io import images, mask_files
+from refinenet.io.images import codec, mask_files
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "TIFF", "BMP"])
@@ -59,7 +59,7 @@ def test_masks_of_few_bits_are_not_stretched(image_format: str, tmp_path: Path) 
     four = save(tmp_path / "four", make(4, b"\x01\x2f"))
     assert mask_files.read_mask(two).tolist() == [[0, 1, 2, 3]]
     assert mask_files.read_mask(four).tolist() == [[0, 1, 2, 15]]
-    assert images.decode(four)[0, :, 0].tolist() == [0, 17, 34, 255]
+    assert codec.decode(four)[0, :, 0].tolist() == [0, 17, 34, 255]
 
 
 def test_masks_that_count_from_white_are_refused(tmp_path: Path) -> None:

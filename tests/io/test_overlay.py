@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from refinenet.io.legend import draw_legend
-from refinenet.io.overlay import OverlayStyle, draw_overlay, find_outlines
+from refinenet.io.drawing.legend import draw_legend
+from refinenet.io.drawing.overlay import OverlayStyle, draw_overlay, find_outlines
 from refinenet.labels import LabelSet
 
 CLASSES = LabelSet(names=("background", "road", "tram"), colours=((0, 0, 0), (128, 64, 128), (200, 0, 50)))

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from refinenet.io.parallel import map_parallel
+from refinenet.io.processes.parallel import map_parallel
 
 ENDLESS = """
 import os, time
-from refinenet.io.parallel import map_parallel
+from refinenet.io.processes.parallel import map_parallel
 
 def items():
     yield from range(16)

@@ -23,8 +23,8 @@ from torch import Tensor
 from refinenet import RefineNet
 from refinenet.deployment.large_images import segment_large
 from refinenet.inference.segmenter import Segmenter
-from refinenet.io.images import decode, read_image
-from refinenet.io.sample_values import Reading
+from refinenet.io.images.codec import decode, read_image
+from refinenet.io.images.sample_values import Reading
 from refinenet.labels import LabelSet
 from refinenet.models.model_file import load
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from refinenet.io.shrinking import find_factor, shrink_image, shrink_map
+from refinenet.io.images.shrinking import find_factor, shrink_image, shrink_map
 
 GENERATOR = np.random.default_rng(3)
 

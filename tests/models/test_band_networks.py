@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from refinenet import RefineNet
-from refinenet.io.bands import read_bands
+from refinenet.io.images.bands import read_bands
 from refinenet.models import Architecture, Network, load
 from refinenet.models.encoders.band_weights import inflate_kernel
 from refinenet.models.encoders.encoder import Encoder, find_image_kernels

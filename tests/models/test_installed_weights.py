@@ -76,7 +76,7 @@ def test_a_size_is_recorded_as_what_it_stands_for(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"size": "tiny"}, "size must be one of small, medium, large, not 'tiny'"),
+        ({"size": "huge"}, "size must be one of tiny, small, medium, large, not 'huge'"),
         ({"size": "small", "encoder": "resnet18"}, "leave out encoder, or size"),
         ({"size": "small", "model": "camvid"}, "leave out model, or size"),
         ({"size": "small", "model_type": "full"}, "leave out model_type, or size"),

@@ -314,7 +314,7 @@ def test_decoders_with_batch_norm_give_the_results_of_plain_code() -> None:
 
 
 def test_a_new_pooling_with_batch_norm_changes_its_input_little() -> None:
-    """At first each of the four links adds a fifth of a standard deviation at most; five equal maps would train slowly."""
+    """At first each of the four links adds at most a fifth of a standard deviation."""
     torch.manual_seed(3)
     pooling = ChainedResidualPooling(24, 1, batch_norm=True).train()
     features = torch.randn(4, 24, 20, 20)

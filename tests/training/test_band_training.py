@@ -15,7 +15,7 @@ from small_runs import different, state
 from refinenet import RefineNet
 from refinenet.datasets import open_dataset
 from refinenet.datasets.band_reading import with_bands
-from refinenet.io.bands import read_bands
+from refinenet.io.images.bands import read_bands
 from refinenet.training.augmentation.colour import ColourChange, vary_bands, vary_colour
 from refinenet.training.augmentation.config import AugmentationConfig
 from refinenet.training.augmentation.geometry import Pair

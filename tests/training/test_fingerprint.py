@@ -13,7 +13,7 @@ from band_scenes import BANDS, draw_scene, write_several
 
 from refinenet import RefineNet
 from refinenet.datasets import open_training_datasets
-from refinenet.io.bands import read_bands
+from refinenet.io.images.bands import read_bands
 from refinenet.training.records.fingerprint import Fingerprint, find_changes, take_fingerprint
 
 NEW = ("band_sizes", "target_sizes", "declarations")

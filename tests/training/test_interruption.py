@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from refinenet.io.signals import StopRequest
+from refinenet.io.processes.signals import StopRequest
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the test needs signals")
 

@@ -23,8 +23,8 @@ from PIL import Image
 from torch import Tensor
 
 from refinenet.datasets.catalog import Dataset
-from refinenet.io.images import decode
-from refinenet.io.mask_files import read_mask
+from refinenet.io.images.codec import decode
+from refinenet.io.images.mask_files import read_mask
 from refinenet.labels import LabelSet
 from refinenet.training.config import TrainConfig
 from refinenet.training.loading.loader import Loader, batch_size

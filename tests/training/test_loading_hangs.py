@@ -14,8 +14,8 @@ from held_files import held, is_there
 from small_runs import CLASSES, train, write_pictures
 
 from refinenet.datasets.catalog import open_dataset
-from refinenet.io.image_files import RGB
-from refinenet.io.images import decode
+from refinenet.io.images.codec import decode
+from refinenet.io.images.image_files import RGB
 from refinenet.training.config import TrainConfig
 from refinenet.training.loading import worker_pool
 from refinenet.training.loading.loader import Loader

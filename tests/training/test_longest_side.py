@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from refinenet import RefineNet
 from refinenet.datasets.catalog import open_training_datasets
-from refinenet.io.shrinking import shrink_image
+from refinenet.io.images.shrinking import shrink_image
 
 
 def _record(run: Path) -> dict[str, object]:

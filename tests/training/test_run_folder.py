@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from refinenet.io.locks import only_one
+from refinenet.io.processes.locks import only_one
 from refinenet.training.records.folder import RunFolder
 
 HOLD = """

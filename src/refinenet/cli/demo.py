@@ -24,7 +24,7 @@ def demo(
 ) -> None:
     """Draw a street scene, segment it, and write the image, label map and overlay side by side to one file."""
     from refinenet.api import RefineNet
-    from refinenet.io.images import write
+    from refinenet.io.images.codec import write
 
     picture, segmentation = _draw(RefineNet(model=model).segment, seed)
     write(output, picture)
@@ -63,7 +63,7 @@ def _draw(
     import numpy as np
 
     from refinenet.datasets.street_scenes import draw_street
-    from refinenet.io.legend import add_legend
+    from refinenet.io.drawing.legend import add_legend
 
     street, _ = draw_street(seed, 360, 480)
     found = segment(street)

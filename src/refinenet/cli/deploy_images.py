@@ -83,7 +83,7 @@ def _open(
     from refinenet.deployment.files import check_work
     from refinenet.deployment.image_search import refuse_missing
     from refinenet.inference.values.subject import RenderOptions, usual_kind
-    from refinenet.io.band_images import ARRAY_SUFFIX
+    from refinenet.io.images.band_images import ARRAY_SUFFIX
 
     if content is None:
         refuse_missing(request.images)

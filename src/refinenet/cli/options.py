@@ -212,7 +212,7 @@ def read_value_range(text: str | None) -> tuple[float, float] | None:
     """
     if text is None:
         return None
-    from refinenet.io.sample_values import check_value_range
+    from refinenet.io.images.sample_values import check_value_range
 
     try:
         return check_value_range([float(part) for part in text.split(",")])

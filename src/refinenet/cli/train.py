@@ -90,10 +90,10 @@ def train(
         int | None, typer.Option(help="ResNet depth of a new network: 50, 101 or 152.", rich_help_panel=NETWORK)
     ] = None,
     size: Annotated[
-        Literal["small", "medium", "large"] | None,
+        Literal["tiny", "small", "medium", "large"] | None,
         typer.Option(
             metavar="SIZE",
-            help="Size of a new light-weight network, instead of --encoder: small, medium or large.",
+            help="Size of a new light-weight network, instead of --encoder: tiny, small, medium or large.",
             rich_help_panel=NETWORK,
         ),
     ] = None,

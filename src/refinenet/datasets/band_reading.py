@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.datasets.dataset import BandFiles, Dataset, with_value_range
-from refinenet.io.bands import Band, choose_shown, name_bands
-from refinenet.io.images import read_image
-from refinenet.io.sample_values import Decoded, ImageWarning, Mask, Note, Reading, ValueRange
+from refinenet.io.images.bands import Band, choose_shown, name_bands
+from refinenet.io.images.codec import read_image
+from refinenet.io.images.sample_values import Decoded, ImageWarning, Mask, Note, Reading, ValueRange
 
 
 def with_bands(dataset: Dataset, bands: Sequence[Band]) -> Dataset:

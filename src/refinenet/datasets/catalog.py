@@ -26,10 +26,10 @@ from refinenet.datasets.published.person_part import PERSON_PART
 from refinenet.datasets.published.prepared_masks import open_fastest, prepared_folder
 from refinenet.datasets.published.sunrgbd import SUNRGBD
 from refinenet.datasets.published.voc import SBD, VOC, VOC_AUG
-from refinenet.io.bands import Band
 from refinenet.io.files import refuse_address
-from refinenet.io.image_files import IMAGE_SUFFIXES, has_suffix, list_files
-from refinenet.io.sample_values import ValueRange
+from refinenet.io.images.bands import Band
+from refinenet.io.images.image_files import IMAGE_SUFFIXES, has_suffix, list_files
+from refinenet.io.images.sample_values import ValueRange
 from refinenet.labels import LabelSet
 
 __all__ = [

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from refinenet.datasets.catalog import Dataset
 from refinenet.io.console import progress_bar
-from refinenet.io.parallel import map_parallel
+from refinenet.io.processes.parallel import map_parallel
 
 _BLOCK = 1 << 20
 """Pixels counted at a time: `np.bincount` converts them to 8 bytes each."""

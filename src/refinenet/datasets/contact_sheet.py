@@ -17,11 +17,11 @@ from refinenet.datasets.band_reading import with_shown_bands
 from refinenet.datasets.catalog import Dataset, Sample
 from refinenet.datasets.class_statistics import ClassCounts, ImageCount, count_each
 from refinenet.datasets.dataset import spread
-from refinenet.io.band_images import as_picture
-from refinenet.io.colour_bar import draw_colour_bar, find_limits, paint, paint_vectors
 from refinenet.io.console import print_note
-from refinenet.io.legend import FONT_SIZE, MARGIN, LegendEntry, draw_legend, fit_text, hatch
-from refinenet.io.overlay import blend
+from refinenet.io.drawing.colour_bar import draw_colour_bar, find_limits, paint, paint_vectors
+from refinenet.io.drawing.legend import FONT_SIZE, MARGIN, LegendEntry, draw_legend, fit_text, hatch
+from refinenet.io.drawing.overlay import blend
+from refinenet.io.images.band_images import as_picture
 from refinenet.outputs import OutputSpec
 
 Pixels = npt.NDArray[np.uint8]

@@ -15,11 +15,11 @@ from typing import NamedTuple, NoReturn, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.io.bands import Band
-from refinenet.io.images import decode, read_image
-from refinenet.io.mask_files import read_mask
-from refinenet.io.sample_values import ImageWarning, Pixels, Reading, ValueRange
-from refinenet.io.shrinking import find_factor, shrink_image, shrink_map
+from refinenet.io.images.bands import Band
+from refinenet.io.images.codec import decode, read_image
+from refinenet.io.images.mask_files import read_mask
+from refinenet.io.images.sample_values import ImageWarning, Pixels, Reading, ValueRange
+from refinenet.io.images.shrinking import find_factor, shrink_image, shrink_map
 from refinenet.labels import NO_CLASSES, LabelMap, LabelSet
 from refinenet.outputs import OutputSpec
 

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from refinenet.datasets.dataset import Dataset, from_files, without_labels
-from refinenet.io.image_files import IMAGE_SUFFIXES, list_files
-from refinenet.io.mask_files import read_mask
+from refinenet.io.images.image_files import IMAGE_SUFFIXES, list_files
+from refinenet.io.images.mask_files import read_mask
 from refinenet.labels import LabelMap, LabelSet
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")

@@ -13,8 +13,8 @@ from refinenet.datasets.class_statistics import ClassCounts, count_classes, log_
 from refinenet.datasets.contact_sheet import draw_contact_sheet
 from refinenet.datasets.target_statistics import QuantitySummary, summarise_targets
 from refinenet.io.console import print_note, print_table, say
-from refinenet.io.images import write
-from refinenet.io.legend import format_share
+from refinenet.io.drawing.legend import format_share
+from refinenet.io.images.codec import write
 from refinenet.labels import LabelSet
 
 SIZES_LISTED = 10

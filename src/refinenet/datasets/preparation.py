@@ -19,7 +19,7 @@ from refinenet.datasets.published.prepared_masks import open_prepared, write_spl
 from refinenet.io.console import print_note, progress_bar
 from refinenet.io.download.archives import forget, is_interrupted, is_unpacked, unpack, was_empty
 from refinenet.io.download.download import PATIENCE, Patience, fetch
-from refinenet.io.locks import only_one
+from refinenet.io.processes.locks import only_one
 
 _Trouble = FileNotFoundError | ValueError
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.dataset import Target, spread
-from refinenet.io.parallel import map_parallel
+from refinenet.io.processes.parallel import map_parallel
 from refinenet.outputs import OutputSpec
 
 SAMPLES = 64

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from refinenet.deployment.server.settings import ServerSettings
     from refinenet.deployment.sharing import SharedModel
     from refinenet.deployment.video.reader import find_source, is_video
-    from refinenet.deployment.video.runner import choose_output, plan_output
+    from refinenet.deployment.video.runner import choose_output, open_renderers, plan_output
     from refinenet.deployment.video.window import check_display
     from refinenet.inference.output_kinds import Kind
 else:
@@ -57,6 +57,7 @@ __all__ = [
     "find_skipped",
     "find_source",
     "is_video",
+    "open_renderers",
     "pair_places",
     "plan_bytes",
     "plan_output",

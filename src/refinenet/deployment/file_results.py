@@ -12,7 +12,7 @@ from refinenet.inference.output_kinds import Kind
 from refinenet.inference.segmenter import check_abstention
 from refinenet.inference.values.subject import AS_USUAL, RenderOptions
 from refinenet.io.console import describe_error
-from refinenet.io.sample_values import AS_DECLARED, Reading
+from refinenet.io.images.sample_values import AS_DECLARED, Reading
 
 
 @dataclass(frozen=True, kw_only=True)

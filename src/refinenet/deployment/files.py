@@ -42,13 +42,13 @@ from refinenet.inference.segmenter import Segmenter
 from refinenet.inference.values.subject import RenderOptions
 from refinenet.io.console import format_speed, print_note, progress_bar
 from refinenet.io.files import refuse_same_file, refuse_to_replace, sweep_leftovers_of
-from refinenet.io.image_files import TooLargeError
-from refinenet.io.images import read_image
+from refinenet.io.images.codec import read_image
+from refinenet.io.images.image_files import TooLargeError
+from refinenet.io.images.sample_values import Decoded, Note
+from refinenet.io.processes.signals import StopRequest
 from refinenet.io.raster.ground_area import read_pixel_area
 from refinenet.io.raster.reader import is_installed, needs_windows
 from refinenet.io.raster.writer import TIFF_SUFFIXES
-from refinenet.io.sample_values import Decoded, Note
-from refinenet.io.signals import StopRequest
 from refinenet.models.model_card import ModelCard
 from refinenet.outputs import CLASSES
 

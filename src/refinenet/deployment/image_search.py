@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from refinenet.datasets.dataset import Dataset
 from refinenet.datasets.folder.band_files import is_band_folder, open_band_folder
-from refinenet.io.band_images import ARRAY_SUFFIX, BAND_SUFFIXES
 from refinenet.io.files import refuse_address
-from refinenet.io.image_files import DOWNLOAD, FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_suffix, list_files
+from refinenet.io.images.band_images import ARRAY_SUFFIX, BAND_SUFFIXES
+from refinenet.io.images.image_files import DOWNLOAD, FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_suffix, list_files
 
 STANDARD_INPUT = "-"
 LIST_MARK = "@"

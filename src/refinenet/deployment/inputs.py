@@ -17,7 +17,7 @@ from refinenet.deployment.outputs import check_target, choose_kinds, usual_suffi
 from refinenet.inference.output_kinds import OUTPUT_KINDS, PICTURE_SUFFIXES, Kind, file_word
 from refinenet.inference.values.subject import usual_kind
 from refinenet.io.files import refuse_address
-from refinenet.io.image_files import DOWNLOAD
+from refinenet.io.images.image_files import DOWNLOAD
 from refinenet.io.raster.writer import TIFF_SUFFIXES
 from refinenet.outputs import CLASSES, OutputSpec
 

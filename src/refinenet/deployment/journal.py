@@ -18,7 +18,7 @@ from typing import Any
 
 from refinenet.deployment.setting_changes import find_changes
 from refinenet.io.files import make_folders, refuse_blocked, write_atomically
-from refinenet.io.locks import sole_owner
+from refinenet.io.processes.locks import sole_owner
 
 SETTINGS_FILE, JOURNAL_FILE = "deploy.json", "deploy.jsonl"
 _LOCK_FILE = ".deploy.lock"

@@ -32,11 +32,11 @@ from refinenet.inference.values.subject import AS_USUAL, RenderOptions, usual_ki
 from refinenet.io.arrays import Array
 from refinenet.io.console import progress_bar
 from refinenet.io.files import refuse_same_file
+from refinenet.io.images.sample_values import AS_DECLARED, Mask, Note, Pixels, Reading
+from refinenet.io.images.shrinking import find_factor, shrink_image
 from refinenet.io.raster.band_reader import BandReader, open_bands
 from refinenet.io.raster.reader import RasterReader, open_upright
 from refinenet.io.raster.writer import TILE, RasterWriter, check_suffix, open_target
-from refinenet.io.sample_values import AS_DECLARED, Mask, Note, Pixels, Reading
-from refinenet.io.shrinking import find_factor, shrink_image
 
 WINDOW = (768, 768)
 """Height and width of windows; with the bundled model, the process stays below 2 GiB (`benchmarks/large.py`)."""

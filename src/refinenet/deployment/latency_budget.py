@@ -22,9 +22,9 @@ from refinenet.inference.backends.base import BackendError, BackendName, Inferen
 from refinenet.inference.backends.graph import ExportedModel
 from refinenet.inference.protocol import Protocol
 from refinenet.inference.segmenter import Backend, Segmenter
-from refinenet.io.bands import Band
 from refinenet.io.console import print_note
-from refinenet.io.threads import ThreadLock
+from refinenet.io.images.bands import Band
+from refinenet.io.processes.threads import ThreadLock
 from refinenet.labels import LabelSet
 from refinenet.models.model_card import ModelCard
 from refinenet.outputs import CLASSES, OutputSpec, class_output

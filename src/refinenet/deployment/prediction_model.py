@@ -20,12 +20,12 @@ from refinenet.inference.backends.graph import ExportedModel
 from refinenet.inference.prediction import Prediction
 from refinenet.inference.segmentation import Segmentation
 from refinenet.inference.segmenter import Backend, Segmenter
-from refinenet.io.bands import name_bands
 from refinenet.io.console import print_note
-from refinenet.io.image_sources import not_an_image
-from refinenet.io.images import ChannelOrder, ImageSource, knows_its_order, read_image
-from refinenet.io.sample_values import Decoded, Note, Reading, ValueRange
-from refinenet.io.threads import ThreadLock
+from refinenet.io.images.bands import name_bands
+from refinenet.io.images.codec import ChannelOrder, ImageSource, knows_its_order, read_image
+from refinenet.io.images.image_sources import not_an_image
+from refinenet.io.images.sample_values import Decoded, Note, Reading, ValueRange
+from refinenet.io.processes.threads import ThreadLock
 from refinenet.labels import LabelSet
 from refinenet.models.model_card import ModelCard
 from refinenet.models.model_spec import exported_model_message
@@ -264,7 +264,7 @@ class PredictionModel:
 
         Args:
             image: A path, the bytes of a file, a binary file object, a Pillow image, a NumPy array or a tensor; see
-                `refinenet.io.images.decode`. A list or tuple of these is handled by `segment_batch`.
+                `refinenet.io.images.codec.decode`. A list or tuple of these is handled by `segment_batch`.
             channel_order: "bgr" for arrays from OpenCV; by default the order given to `RefineNet`. Pictures of the
                 result have the same order.
             abstain_below: Confidence in [0, 1]; pixels with less get the ignore index instead of a class.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from refinenet.io.bands import Band
-from refinenet.io.sample_values import Note, Reading, ValueRange, check_value_range
+from refinenet.io.images.bands import Band
+from refinenet.io.images.sample_values import Note, Reading, ValueRange, check_value_range
 
 
 def choose_reading(

@@ -27,8 +27,8 @@ from refinenet.inference.segmentation import check_output
 from refinenet.inference.values.subject import RenderOptions, usual_kind
 from refinenet.io.extras import install_extra
 from refinenet.io.files import refuse_same_file, write_atomically
-from refinenet.io.images import ChannelOrder, ImageSource
-from refinenet.io.sample_values import ValueRange
+from refinenet.io.images.codec import ChannelOrder, ImageSource
+from refinenet.io.images.sample_values import ValueRange
 
 
 class SegmentationModel(VideoModel):

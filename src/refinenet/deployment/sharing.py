@@ -17,8 +17,8 @@ from refinenet.datasets import street_scenes
 from refinenet.datasets.catalog import PUBLISHED
 from refinenet.deployment.segmentation_model import SegmentationModel
 from refinenet.io.console import print_note
-from refinenet.io.images import ImageSource, encode
-from refinenet.io.legend import add_legend
+from refinenet.io.drawing.legend import add_legend
+from refinenet.io.images.codec import ImageSource, encode
 from refinenet.models.hub import MODEL_FILE, HubAddress, push
 from refinenet.models.licences import choose_licence
 from refinenet.models.model_card import CERTIFICATE_ENDING, ModelCard

@@ -29,7 +29,7 @@ from refinenet.evaluation.results import Evaluation, Seconds
 from refinenet.inference.protocol import PLAIN
 from refinenet.inference.segmenter import Segmenter
 from refinenet.io.console import progress_bar
-from refinenet.io.mask_files import read_mask
+from refinenet.io.images.mask_files import read_mask
 from refinenet.labels import LabelMap
 
 PROTOCOL = PLAIN.describe()

@@ -26,7 +26,7 @@ from refinenet.evaluation.evaluator import Prediction, Predictor
 from refinenet.inference.segmenter import Segmenter
 from refinenet.io.console import progress_bar
 from refinenet.io.files import stream_atomically
-from refinenet.io.images import encode
+from refinenet.io.images.codec import encode
 from refinenet.labels import LabelMap
 
 AddFile = Callable[[str, bytes], None]

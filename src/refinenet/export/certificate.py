@@ -23,7 +23,7 @@ from refinenet.inference.segmenter import prepare
 from refinenet.inference.upsampling import largest_class
 from refinenet.io.console import print_table
 from refinenet.io.files import write_atomically
-from refinenet.io.sample_values import Pixels
+from refinenet.io.images.sample_values import Pixels
 from refinenet.labels import LabelSet
 from refinenet.models.inference_graph import DeployedNetwork
 from refinenet.models.model_card import CERTIFICATE_ENDING

@@ -17,7 +17,7 @@ from refinenet.export.output_scores import OutputScores, relative_rise
 from refinenet.export.value_parity import SAME, ValueParity, compare_values, merge
 from refinenet.inference.segmenter import check_finite
 from refinenet.io.console import progress_bar
-from refinenet.io.sample_values import Pixels
+from refinenet.io.images.sample_values import Pixels
 from refinenet.labels import LabelSet
 from refinenet.models.inference_graph import LABELS, DeployedNetwork, GraphResult, list_results
 from refinenet.outputs import OutputSpec

@@ -30,7 +30,7 @@ from refinenet.inference.backends.int8 import (
 )
 from refinenet.inference.backends.openvino import translate
 from refinenet.inference.backends.openvino_conversion import convert_program
-from refinenet.io.threads import TRACING
+from refinenet.io.processes.threads import TRACING
 from refinenet.models.inference_graph import fuse, network_to_deploy, trace
 from refinenet.models.int8_record import Int8Record, QuantisedLayer, QuantisedMap
 from refinenet.models.network import Network

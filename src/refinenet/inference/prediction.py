@@ -14,9 +14,9 @@ import numpy.typing as npt
 from refinenet.inference.segmentation import Segmentation, reorder_channels
 from refinenet.inference.upsampling import resize
 from refinenet.io.arrays import Array, as_numpy
-from refinenet.io.images import ChannelOrder
-from refinenet.io.sample_values import Mask
-from refinenet.io.threads import survive_fork
+from refinenet.io.images.codec import ChannelOrder
+from refinenet.io.images.sample_values import Mask
+from refinenet.io.processes.threads import survive_fork
 from refinenet.labels import LabelMap
 from refinenet.models.finishing import finish, finish_deviations
 from refinenet.outputs import CLASS_KIND, OutputSpec, find_quantity, list_quantities

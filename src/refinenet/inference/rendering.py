@@ -30,8 +30,8 @@ from refinenet.inference.values.subject import (
     find_subject,
     kinds_of,
 )
-from refinenet.io.images import encode
-from refinenet.io.overlay import OverlayStyle
+from refinenet.io.drawing.overlay import OverlayStyle
+from refinenet.io.images.codec import encode
 from refinenet.labels import Colour, LabelSet
 from refinenet.outputs import OutputSpec, class_output
 

@@ -20,12 +20,12 @@ from refinenet.inference.area_table import AREA_COLUMNS, GROUND_COLUMN, area_row
 from refinenet.inference.output_kinds import OUTPUT_KINDS, OUTPUTS, PICTURE_SUFFIXES, Output
 from refinenet.inference.upsampling import largest_class, largest_share, resize, softmax
 from refinenet.io.arrays import Array, as_numpy
+from refinenet.io.drawing.overlay import USUAL_STYLE, OverlayStyle, draw_overlay
 from refinenet.io.files import write_atomically
-from refinenet.io.images import ChannelOrder, encode
-from refinenet.io.overlay import USUAL_STYLE, OverlayStyle, draw_overlay
-from refinenet.io.sample_values import Mask
+from refinenet.io.images.codec import ChannelOrder, encode
+from refinenet.io.images.sample_values import Mask
+from refinenet.io.processes.threads import survive_fork
 from refinenet.io.tables import to_frame
-from refinenet.io.threads import survive_fork
 from refinenet.labels import Colour, LabelMap, LabelSet
 
 NOTEBOOK_WIDTH = 640

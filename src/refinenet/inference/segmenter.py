@@ -17,12 +17,12 @@ from refinenet.inference.protocol import PLAIN, Protocol, average_outputs
 from refinenet.inference.segmentation import Logits, Segmentation, reorder_channels
 from refinenet.inference.upsampling import resize
 from refinenet.io.arrays import Array, library
-from refinenet.io.band_images import as_picture
-from refinenet.io.bands import Band
-from refinenet.io.images import ChannelOrder
-from refinenet.io.sample_values import Mask, Pixels
-from refinenet.io.shrinking import find_factor, shrink_image
-from refinenet.io.threads import survive_fork
+from refinenet.io.images.band_images import as_picture
+from refinenet.io.images.bands import Band
+from refinenet.io.images.codec import ChannelOrder
+from refinenet.io.images.sample_values import Mask, Pixels
+from refinenet.io.images.shrinking import find_factor, shrink_image
+from refinenet.io.processes.threads import survive_fork
 from refinenet.labels import LabelMap, LabelSet
 from refinenet.models.finishing import split_maps
 from refinenet.outputs import CLASS_KIND, CLASSES, OutputSpec, class_output, has_only_classes

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from refinenet.inference import upsampling
-from refinenet.io.sample_values import Pixels
+from refinenet.io.images.sample_values import Pixels
 
 
 def prepare(pixels: Pixels, device: object) -> Tensor:

@@ -12,27 +12,6 @@ from refinenet._lazy import attach
 
 if TYPE_CHECKING:
     from refinenet.io.arrays import Array, as_numpy, copy_array, library, like, new_array, pack_arrays
-    from refinenet.io.band_images import ARRAY_SUFFIX, BAND_SUFFIXES, as_picture, read_samples
-    from refinenet.io.bands import (
-        COLOURS,
-        GREY,
-        MAX_BANDS,
-        Band,
-        BandsSource,
-        choose_shown,
-        find_colour,
-        name_bands,
-        read_bands,
-    )
-    from refinenet.io.child_process import (
-        pack_message,
-        read_message,
-        set_limit,
-        unpack_message,
-        used_addresses,
-        write_message,
-    )
-    from refinenet.io.colour_bar import draw_colour_bar, find_limits, paint, paint_vectors
     from refinenet.io.console import (
         check_output,
         describe_error,
@@ -48,6 +27,18 @@ if TYPE_CHECKING:
     )
     from refinenet.io.download.archives import forget, is_interrupted, is_unpacked, unpack, was_empty
     from refinenet.io.download.download import PATIENCE, Patience, fetch
+    from refinenet.io.drawing.colour_bar import draw_colour_bar, find_limits, paint, paint_vectors
+    from refinenet.io.drawing.legend import (
+        FONT_SIZE,
+        MARGIN,
+        LegendEntry,
+        add_legend,
+        draw_legend,
+        fit_text,
+        format_share,
+        hatch,
+    )
+    from refinenet.io.drawing.overlay import USUAL_STYLE, OverlayStyle, blend, draw_overlay
     from refinenet.io.extras import install_extra
     from refinenet.io.files import (
         flush_folder,
@@ -67,7 +58,29 @@ if TYPE_CHECKING:
     )
     from refinenet.io.hdf5 import clear_errors, open_hdf5
     from refinenet.io.html_pages import open_template, read_text
-    from refinenet.io.image_files import (
+    from refinenet.io.images.band_images import ARRAY_SUFFIX, BAND_SUFFIXES, as_picture, read_samples
+    from refinenet.io.images.bands import (
+        COLOURS,
+        GREY,
+        MAX_BANDS,
+        Band,
+        BandsSource,
+        choose_shown,
+        find_colour,
+        name_bands,
+        read_bands,
+    )
+    from refinenet.io.images.codec import (
+        ChannelOrder,
+        ImageSource,
+        check_channel_order,
+        decode,
+        encode,
+        knows_its_order,
+        read_image,
+        write,
+    )
+    from refinenet.io.images.image_files import (
         DEEP_MODES,
         DOWNLOAD,
         FOREIGN_SUFFIXES,
@@ -87,38 +100,11 @@ if TYPE_CHECKING:
         to_sixteen_bits,
         walk_names,
     )
-    from refinenet.io.image_headers import needs_gdal
-    from refinenet.io.image_sources import not_an_image
-    from refinenet.io.images import (
-        ChannelOrder,
-        ImageSource,
-        check_channel_order,
-        decode,
-        encode,
-        knows_its_order,
-        read_image,
-        write,
-    )
-    from refinenet.io.isolated_decoding import DecoderEndedError, DecoderPool
-    from refinenet.io.legend import (
-        FONT_SIZE,
-        MARGIN,
-        LegendEntry,
-        add_legend,
-        draw_legend,
-        fit_text,
-        format_share,
-        hatch,
-    )
-    from refinenet.io.locks import only_one, sole_owner
-    from refinenet.io.mask_files import read_colour_mask, read_colours, read_ids, read_mask, read_palette
-    from refinenet.io.overlay import USUAL_STYLE, OverlayStyle, blend, draw_overlay
-    from refinenet.io.parallel import map_parallel, map_safely
-    from refinenet.io.raster.band_reader import BandReader, open_bands
-    from refinenet.io.raster.ground_area import read_pixel_area
-    from refinenet.io.raster.reader import RasterReader, is_installed, needs_windows, open_upright
-    from refinenet.io.raster.writer import TIFF_SUFFIXES, TILE, RasterWriter, check_suffix, open_target
-    from refinenet.io.sample_values import (
+    from refinenet.io.images.image_headers import needs_gdal
+    from refinenet.io.images.image_sources import not_an_image
+    from refinenet.io.images.isolated_decoding import DecoderEndedError, DecoderPool
+    from refinenet.io.images.mask_files import read_colour_mask, read_colours, read_ids, read_mask, read_palette
+    from refinenet.io.images.sample_values import (
         AS_DECLARED,
         Decoded,
         ImageWarning,
@@ -130,12 +116,26 @@ if TYPE_CHECKING:
         check_value_range,
         first_of_each_kind,
     )
+    from refinenet.io.images.shrinking import find_factor, shrink_image, shrink_map
+    from refinenet.io.images.stored_values import STORED_SUFFIXES, read_stored
+    from refinenet.io.processes.child_process import (
+        pack_message,
+        read_message,
+        set_limit,
+        unpack_message,
+        used_addresses,
+        write_message,
+    )
+    from refinenet.io.processes.locks import only_one, sole_owner
+    from refinenet.io.processes.parallel import map_parallel, map_safely
+    from refinenet.io.processes.signals import StopRequest
+    from refinenet.io.processes.threads import TRACING, ThreadLock, choose_threads, survive_fork
+    from refinenet.io.raster.band_reader import BandReader, open_bands
+    from refinenet.io.raster.ground_area import read_pixel_area
+    from refinenet.io.raster.reader import RasterReader, is_installed, needs_windows, open_upright
+    from refinenet.io.raster.writer import TIFF_SUFFIXES, TILE, RasterWriter, check_suffix, open_target
     from refinenet.io.sealed_folder import check_names, damage_described, read_checksummed, read_step, write_checksummed
-    from refinenet.io.shrinking import find_factor, shrink_image, shrink_map
-    from refinenet.io.signals import StopRequest
-    from refinenet.io.stored_values import STORED_SUFFIXES, read_stored
     from refinenet.io.tables import Row, check_table, to_frame, write_table
-    from refinenet.io.threads import TRACING, ThreadLock, choose_threads, survive_fork
 else:
     __getattr__, __dir__ = attach(__name__)
 

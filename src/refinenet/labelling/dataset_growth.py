@@ -21,8 +21,8 @@ from refinenet.datasets.folder import Layout, MaskEncoding, find_encoding, find_
 from refinenet.datasets.formats.lookup import CLASSES_FILE
 from refinenet.datasets.split import group_stems, split_folder
 from refinenet.io.files import write_atomically
-from refinenet.io.images import write
-from refinenet.io.mask_files import read_palette
+from refinenet.io.images.codec import write
+from refinenet.io.images.mask_files import read_palette
 from refinenet.labels import LabelMap, LabelSet
 
 LOG_FILE = "labels_taken.jsonl"

@@ -21,7 +21,7 @@ from refinenet.deployment.sharing import SharedModel
 from refinenet.inference.segmenter import check_abstention
 from refinenet.io.console import describe_error, progress_bar
 from refinenet.io.files import write_atomically
-from refinenet.io.mask_files import read_mask
+from refinenet.io.images.mask_files import read_mask
 from refinenet.labelling.formats.base import Draft, DraftOptions, Shapes, read_json, strip_suffix, translate, write_json
 from refinenet.labelling.formats.id_masks import read_id_masks
 from refinenet.labelling.formats.table import FORMATS, FormatName
@@ -344,7 +344,7 @@ def _copy_masks(
     masks: Path, images: Sequence[str | os.PathLike[str]], folder: Path, options: DraftOptions, *, recursive: bool
 ) -> _Found:
     """Copy id masks beside the record, so that later changes of the originals do not count as a person's."""
-    from refinenet.io.images import write
+    from refinenet.io.images.codec import write
 
     export = read_id_masks(masks)
     stems = {strip_suffix(item): item for item in export.items}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from refinenet.io.files import make_folders, write_atomically
-from refinenet.io.locks import sole_owner
+from refinenet.io.processes.locks import sole_owner
 
 Entry = Mapping[str, Any]
 

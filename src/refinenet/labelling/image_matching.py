@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from refinenet.io.image_files import IMAGE_SUFFIXES, walk_names
-from refinenet.io.images import decode
+from refinenet.io.images.codec import decode
+from refinenet.io.images.image_files import IMAGE_SUFFIXES, walk_names
 from refinenet.labelling.dataset_growth import GrowingDataset
 from refinenet.labelling.drafts import DraftImage, DraftSet
 from refinenet.labelling.formats.base import ToolExport, strip_suffix

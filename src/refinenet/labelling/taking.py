@@ -25,7 +25,7 @@ from refinenet.datasets.folder import of_ids
 from refinenet.datasets.formats import is_background, is_void
 from refinenet.datasets.formats.lookup import CLASSES_FILE
 from refinenet.io.console import print_note, progress_bar
-from refinenet.io.mask_files import read_mask
+from refinenet.io.images.mask_files import read_mask
 from refinenet.labelling.dataset_growth import (
     BEFORE,
     VAL_SHARE,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
-from refinenet.io.bands import COLOURS, Band, read_bands
+from refinenet.io.images.bands import COLOURS, Band, read_bands
 from refinenet.labels import MAX_CLASSES
 from refinenet.models.decoder_config import FULL, LIGHTWEIGHT, LIGHTWEIGHT_MOBILE, DecoderConfig
 from refinenet.models.encoders.feature_info import MOBILENETV2, base_name

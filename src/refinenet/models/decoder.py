@@ -131,8 +131,9 @@ class ChainedResidualPooling(nn.Module):
             for _ in range(links)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(channels) if batch_norm else nn.Identity() for _ in range(links))
-        for norm in self.norms if batch_norm else ():
-            nn.init.constant_(norm.weight, _INITIAL_POOLING)
+        for norm in self.norms:
+            if isinstance(norm, nn.BatchNorm2d):
+                nn.init.constant_(norm.weight, _INITIAL_POOLING)
 
     def forward(self, features: Tensor) -> Tensor:
         """`(N, C, h, w)` to the same shape."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from refinenet.io.threads import TRACING
+from refinenet.io.processes.threads import TRACING
 from refinenet.models.batch_norm import has_activation
 from refinenet.models.decoder import RefineBlock, upsample
 from refinenet.models.encoders.mobilenetv2 import OPTIONS

@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 import safetensors
 
 from refinenet._version import __version__
-from refinenet.io.sample_values import ValueRange, check_value_range
+from refinenet.io.images.sample_values import ValueRange, check_value_range
 from refinenet.labels import LabelSet
 from refinenet.models.architecture import Architecture
 from refinenet.models.file_checks import is_safetensors, printable, refuse_doubled_keys

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from refinenet.io.bands import Band, BandsSource, read_bands
 from refinenet.io.files import refuse_address
+from refinenet.io.images.bands import Band, BandsSource, read_bands
 from refinenet.models.architecture import MODEL_TYPES, Architecture, ModelType
 from refinenet.models.decoder_config import DECODER_PRESETS, LIGHTWEIGHT
 from refinenet.models.encoders.feature_info import PUBLISHED_RESNETS
@@ -26,7 +26,7 @@ DEFAULT_CLASSES = 21
 """Default number of classes of an untrained network: those of PASCAL VOC, as in the papers."""
 
 
-SizeName = Literal["small", "medium", "large"]
+SizeName = Literal["tiny", "small", "medium", "large"]
 IMAGENET_WEIGHTS, RANDOM_WEIGHTS = "imagenet", "random"
 """Names of initial weights of an encoder."""
 
@@ -39,6 +39,10 @@ class Size:
     """timm name of the encoder."""
     width: int
     """Channels of the decoder."""
+    input_scale: float = 1.0
+    """Scale at which the network sees the image."""
+    depthwise_last_pooling: bool = False
+    """See `DecoderConfig`."""
 
     @property
     def decoder(self) -> Mapping[str, Any]:
@@ -47,6 +51,7 @@ class Size:
             "widths": [self.width] * 4,
             "fusion_convolution": False,
             "activation": "relu6",
+            "depthwise_last_pooling": self.depthwise_last_pooling,
             "batch_norm": True,
             "encoder_dropout": 0.0,
         }
@@ -54,12 +59,14 @@ class Size:
 
 SIZES: Mapping[SizeName, Size] = MappingProxyType(
     {
-        "small": Size(encoder="tf_efficientnet_lite0", width=64),
+        "tiny": Size(encoder="tf_efficientnet_lite0", width=96, input_scale=0.5, depthwise_last_pooling=True),
+        "small": Size(encoder="tf_efficientnet_lite0", width=64, depthwise_last_pooling=True),
         "medium": Size(encoder="tf_efficientnet_lite0", width=128),
-        "large": Size(encoder="tf_efficientnet_lite2", width=256),
+        "large": Size(encoder="tf_efficientnet_lite2", width=192),
     }
 )
-"""Sizes of light-weight networks: 2.4, 3.7 and 9.6 billion multiply-adds for an image of 512x512 and 11 classes."""
+"""Sizes of light-weight networks: 0.6, 2.2, 3.7 and 6.8 billion multiply-adds for an image of 512x512 and 11 classes,
+chosen by `benchmarks/frontier.py`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +138,14 @@ class ModelSpec:
         weights = self.encoder_weights
         if weights is None and find_installed(size.encoder) is not None:
             weights = IMAGENET_WEIGHTS
-        expanded = {"encoder": size.encoder, "decoder": size.decoder, "encoder_weights": weights, "size": None}
+        expanded: dict[str, Any] = {
+            "encoder": size.encoder,
+            "decoder": size.decoder,
+            "encoder_weights": weights,
+            "size": None,
+        }
+        if self.input_scales is None and size.input_scale != 1:
+            expanded["input_scales"] = (size.input_scale,)
         for name, value in expanded.items():
             object.__setattr__(self, name, value)
 

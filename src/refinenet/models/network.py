@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from refinenet.io.bands import Band, name_bands
+from refinenet.io.images.bands import Band, name_bands
 from refinenet.models.architecture import Architecture
 from refinenet.models.decoder import Decoder, upsample
 from refinenet.models.encoders.band_weights import inflate_kernel

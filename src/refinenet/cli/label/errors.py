@@ -48,7 +48,7 @@ def errors(
         ),
     ] = False,
     size: Annotated[
-        Literal["small", "medium", "large"] | None,
+        Literal["tiny", "small", "medium", "large"] | None,
         typer.Option(
             metavar="SIZE",
             help="Size of the networks that --folds trains: small (default), medium or large.",

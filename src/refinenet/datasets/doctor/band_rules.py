@@ -15,8 +15,8 @@ import numpy.typing as npt
 from refinenet.datasets.dataset import Dataset, spread
 from refinenet.datasets.doctor.findings import Finding, find
 from refinenet.datasets.doctor.report import Report
-from refinenet.io.bands import name_bands
 from refinenet.io.console import progress_bar
+from refinenet.io.images.bands import name_bands
 
 SAMPLES = 100
 """Number of images of a split, evenly spread, that are read."""

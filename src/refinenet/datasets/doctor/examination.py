@@ -25,7 +25,7 @@ from refinenet.datasets.doctor.value_matching import Codes, can_snap, fit
 from refinenet.datasets.folder.classes_file import MaskEncoding
 from refinenet.datasets.formats.lookup import is_background, pack_colours, split_palette
 from refinenet.io.console import progress_bar
-from refinenet.io.parallel import map_safely
+from refinenet.io.processes.parallel import map_safely
 
 
 def is_worth_fixing(

@@ -10,8 +10,8 @@ from refinenet.datasets.doctor.findings import KINDS, Finding, find
 from refinenet.datasets.doctor.listing import Pair, name_pair, shorten
 from refinenet.datasets.doctor.pair_rules import size_notes
 from refinenet.datasets.doctor.scan import ARRAY_MODE, Facts, ImageFacts, MaskFacts
-from refinenet.io.band_images import ARRAY_SUFFIX
-from refinenet.io.image_files import DEEP_MODES, MAX_PIXELS, has_suffix
+from refinenet.io.images.band_images import ARRAY_SUFFIX
+from refinenet.io.images.image_files import DEEP_MODES, MAX_PIXELS, has_suffix
 
 GREY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)
 _CONVERTED = {

@@ -19,7 +19,7 @@ from refinenet.datasets.folder.layouts import Layout, SplitFiles, find_pair
 from refinenet.datasets.folder.split_files import SPLIT_FOLDERS
 from refinenet.datasets.folder.tool_exports import say_other_splits
 from refinenet.io.console import write_command
-from refinenet.io.image_files import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, walk_names
+from refinenet.io.images.image_files import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, walk_names
 
 LOSSY_SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in MASK_SUFFIXES)
 

@@ -35,8 +35,8 @@ from refinenet.datasets.folder.classes_file import MaskEncoding, of_ids
 from refinenet.datasets.formats.lookup import pack_colours
 from refinenet.io.console import progress_bar
 from refinenet.io.files import write_atomically
-from refinenet.io.images import encode, write
-from refinenet.io.parallel import map_safely
+from refinenet.io.images.codec import encode, write
+from refinenet.io.processes.parallel import map_safely
 from refinenet.labels import LabelMap, LabelSet
 
 ROTATED = "rotated like its image"

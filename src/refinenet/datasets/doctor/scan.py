@@ -24,11 +24,11 @@ from refinenet.datasets.doctor.targets.scan import TargetFacts, read_dataset_tar
 from refinenet.datasets.doctor.value_matching import Codes, Fit, find_areas, fit, is_blended
 from refinenet.datasets.folder.target_encoding import TargetEncoding
 from refinenet.datasets.formats.lookup import pack_colours
-from refinenet.io.band_images import ARRAY_SUFFIX, read_samples
-from refinenet.io.image_files import DEEP_MODES, MAX_PIXELS, Picture, has_suffix, open_file, open_verified
-from refinenet.io.image_headers import needs_gdal
-from refinenet.io.images import decode
-from refinenet.io.mask_files import read_colours, read_ids
+from refinenet.io.images.band_images import ARRAY_SUFFIX, read_samples
+from refinenet.io.images.codec import decode
+from refinenet.io.images.image_files import DEEP_MODES, MAX_PIXELS, Picture, has_suffix, open_file, open_verified
+from refinenet.io.images.image_headers import needs_gdal
+from refinenet.io.images.mask_files import read_colours, read_ids
 from refinenet.io.raster.reader import is_installed
 from refinenet.labels import LabelMap
 

@@ -22,9 +22,9 @@ from refinenet.datasets.dataset import BandFiles, Dataset
 from refinenet.datasets.file_pairs import by_stem, find_by_item, find_stem
 from refinenet.datasets.folder.classes_file import load_yaml
 from refinenet.datasets.folder.split_files import Layout, SplitFiles, list_images_below
-from refinenet.io.band_images import BAND_SUFFIXES
-from refinenet.io.bands import Band, read_bands
-from refinenet.io.image_files import walk_names
+from refinenet.io.images.band_images import BAND_SUFFIXES
+from refinenet.io.images.bands import Band, read_bands
+from refinenet.io.images.image_files import walk_names
 from refinenet.labels import NO_CLASSES, shorten
 
 FILE = "bands.yaml"

@@ -25,9 +25,9 @@ import numpy as np
 import yaml
 
 from refinenet.datasets.formats.lookup import read_painted, split_palette
-from refinenet.io.image_files import open_picture
-from refinenet.io.mask_files import read_mask
-from refinenet.io.parallel import map_parallel
+from refinenet.io.images.image_files import open_picture
+from refinenet.io.images.mask_files import read_mask
+from refinenet.io.processes.parallel import map_parallel
 from refinenet.labels import Colour, LabelMap, LabelSet, voc_colours
 
 KEYS = ("names", "colours", "masks", "values", "ignore")

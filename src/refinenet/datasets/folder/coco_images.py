@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from refinenet.datasets.folder.split_files import SplitFiles, list_folders
-from refinenet.io.band_images import BAND_SUFFIXES
-from refinenet.io.image_files import walk_names
+from refinenet.io.images.band_images import BAND_SUFFIXES
+from refinenet.io.images.image_files import walk_names
 
 _SHOWN = 5
 """Number of missing images that a message names."""

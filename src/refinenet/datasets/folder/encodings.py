@@ -16,7 +16,7 @@ from refinenet.datasets.folder.layouts import YAML_SUFFIXES
 from refinenet.datasets.folder.split_files import Layout, list_folders
 from refinenet.datasets.folder.tool_exports import read_label_map, read_roboflow_classes
 from refinenet.datasets.formats import coco, labelme
-from refinenet.io.image_files import list_files
+from refinenet.io.images.image_files import list_files
 from refinenet.labels import LabelSet
 
 

@@ -24,9 +24,9 @@ from refinenet.datasets.formats import coco, labelme
 from refinenet.datasets.formats.coco_crowds import CrowdReport
 from refinenet.datasets.formats.invalid_labels import InvalidLabels
 from refinenet.datasets.formats.lookup import CLASSES_FILE
-from refinenet.io.band_images import ARRAY_SUFFIX, read_samples
-from refinenet.io.image_files import has_suffix, list_files
-from refinenet.io.images import decode
+from refinenet.io.images.band_images import ARRAY_SUFFIX, read_samples
+from refinenet.io.images.codec import decode
+from refinenet.io.images.image_files import has_suffix, list_files
 from refinenet.labels import NO_CLASSES, LabelMap, LabelSet
 
 

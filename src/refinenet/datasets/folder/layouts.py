@@ -63,8 +63,8 @@ from refinenet.datasets.folder.tool_exports import (
     find_voc,
 )
 from refinenet.datasets.formats.coco_crowds import Crowds
-from refinenet.io.band_images import BAND_SUFFIXES
-from refinenet.io.image_files import IMAGE_SUFFIXES, list_files, walk_names
+from refinenet.io.images.band_images import BAND_SUFFIXES
+from refinenet.io.images.image_files import IMAGE_SUFFIXES, list_files, walk_names
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir")
 """Names of folders of images, case-insensitive."""

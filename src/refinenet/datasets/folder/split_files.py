@@ -10,8 +10,8 @@ from pathlib import Path
 
 from refinenet.datasets.file_pairs import MASK_SUFFIXES, find_item, find_stem
 from refinenet.datasets.formats.coco_crowds import Crowds
-from refinenet.io.band_images import ARRAY_SUFFIX, BAND_SUFFIXES
-from refinenet.io.image_files import IMAGE_SUFFIXES, has_suffix, list_files, walk_names
+from refinenet.io.images.band_images import ARRAY_SUFFIX, BAND_SUFFIXES
+from refinenet.io.images.image_files import IMAGE_SUFFIXES, has_suffix, list_files, walk_names
 
 VALIDATION_EVERY = 5
 """In a folder without splits, every n-th image by name is used for validation."""

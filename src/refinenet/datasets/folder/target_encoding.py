@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.datasets.dataset import Target
-from refinenet.io.stored_values import read_stored
+from refinenet.io.images.stored_values import read_stored
 from refinenet.outputs import OutputSpec
 
 Values = npt.NDArray[np.float64]

@@ -17,8 +17,8 @@ from refinenet.datasets.file_pairs import find_by_item, find_stem
 from refinenet.datasets.folder.split_files import TARGET_FOLDERS, Layout, SplitFiles, list_folders
 from refinenet.datasets.folder.target_encoding import TargetEncoding
 from refinenet.datasets.folder.targets_file import FILE, list_quantity_folders, read_encodings
-from refinenet.io.image_files import open_file, walk_names
-from refinenet.io.stored_values import STORED_SUFFIXES
+from refinenet.io.images.image_files import open_file, walk_names
+from refinenet.io.images.stored_values import STORED_SUFFIXES
 
 
 @dataclass(frozen=True, kw_only=True)

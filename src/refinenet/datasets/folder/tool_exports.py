@@ -23,8 +23,8 @@ from refinenet.datasets.folder.split_files import (
     take,
 )
 from refinenet.datasets.formats.lookup import is_void
-from refinenet.io.band_images import BAND_SUFFIXES
-from refinenet.io.image_files import IMAGE_SUFFIXES, list_files
+from refinenet.io.images.band_images import BAND_SUFFIXES
+from refinenet.io.images.image_files import IMAGE_SUFFIXES, list_files
 from refinenet.labels import Colour, LabelSet, voc_colours
 
 ROBOFLOW_ENDING = "_mask"

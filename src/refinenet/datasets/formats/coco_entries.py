@@ -20,7 +20,7 @@ from refinenet.datasets.formats.coco_crowds import CrowdMarks
 from refinenet.datasets.formats.invalid_labels import InvalidLabels
 from refinenet.datasets.formats.json_stream import read_lists
 from refinenet.datasets.formats.polygons import read_runs, to_outline
-from refinenet.io.image_files import MAX_PIXELS
+from refinenet.io.images.image_files import MAX_PIXELS
 
 CROWD, RUNS = 1, 2
 """Bits of `Objects.flags`."""

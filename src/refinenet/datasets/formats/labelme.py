@@ -31,7 +31,7 @@ from refinenet.datasets.formats.lookup import (
     is_background,
     is_void,
 )
-from refinenet.io.image_files import MAX_PIXELS, read_picture
+from refinenet.io.images.image_files import MAX_PIXELS, read_picture
 from refinenet.labels import LabelMap, LabelSet, voc_colours
 
 SHAPES = ("polygon", "rectangle", "circle", "mask")

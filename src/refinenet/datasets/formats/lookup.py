@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.io.mask_files import read_colour_mask, read_mask
+from refinenet.io.images.mask_files import read_colour_mask, read_mask
 from refinenet.labels import Colour, LabelMap, LabelSet
 from refinenet.settings import hint_at
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.io.hdf5 import clear_errors, open_hdf5
-from refinenet.io.image_files import MAX_PIXELS, to_sixteen_bits
+from refinenet.io.images.image_files import MAX_PIXELS, to_sixteen_bits
 from refinenet.labels import LabelMap
 
 MAX_BYTES = 2**29

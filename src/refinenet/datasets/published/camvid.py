@@ -16,8 +16,8 @@ import numpy.typing as npt
 from refinenet.datasets.dataset import Dataset, from_files, place
 from refinenet.datasets.file_pairs import open_folders
 from refinenet.datasets.metadata import PublishedDataset, read_info
-from refinenet.io.image_files import list_files
-from refinenet.io.mask_files import read_colour_mask, read_mask
+from refinenet.io.images.image_files import list_files
+from refinenet.io.images.mask_files import read_colour_mask, read_mask
 from refinenet.labels import LabelMap
 
 INFO = read_info("camvid")

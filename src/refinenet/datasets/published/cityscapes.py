@@ -21,7 +21,7 @@ from refinenet.datasets.dataset import UNLABELLED, Dataset, Target, from_files, 
 from refinenet.datasets.formats.lookup import make_table, read_with_table
 from refinenet.datasets.metadata import PublishedDataset, Server, read_info
 from refinenet.datasets.published.depth_targets import add_depth
-from refinenet.io.stored_values import read_stored
+from refinenet.io.images.stored_values import read_stored
 
 INFO = read_info("cityscapes")
 LARGEST_ID = 33

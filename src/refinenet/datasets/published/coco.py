@@ -13,8 +13,8 @@ from refinenet.datasets.file_pairs import open_folders, pair_files
 from refinenet.datasets.formats.coco import CocoInstances, open_instances
 from refinenet.datasets.formats.lookup import make_table, read_with_table
 from refinenet.datasets.metadata import PublishedDataset, read_info
-from refinenet.io.image_files import list_files
-from refinenet.io.images import decode
+from refinenet.io.images.codec import decode
+from refinenet.io.images.image_files import list_files
 from refinenet.labels import LabelMap
 
 INFO = read_info("coco")

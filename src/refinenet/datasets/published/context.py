@@ -15,7 +15,7 @@ from refinenet.datasets.dataset import Dataset, from_files, place
 from refinenet.datasets.formats.matlab import read_variable, to_ids, translate
 from refinenet.datasets.metadata import DatasetInfo, PublishedDataset, read_info
 from refinenet.datasets.published.devkit import check_presence, find_folder, not_found, read_names, require_folder
-from refinenet.io.mask_files import read_mask
+from refinenet.io.images.mask_files import read_mask
 from refinenet.labels import LabelMap
 
 INFO, INFO_59 = read_info("context"), read_info("context_59")

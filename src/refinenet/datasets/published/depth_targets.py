@@ -14,7 +14,7 @@ import numpy as np
 from refinenet.datasets.dataset import Dataset, Intrinsics, Target, TargetReader
 from refinenet.datasets.formats.surface_normals import find_normals
 from refinenet.io.files import write_atomically
-from refinenet.io.stored_values import read_stored
+from refinenet.io.images.stored_values import read_stored
 from refinenet.outputs import OutputSpec
 
 CameraReader = Callable[[str], Intrinsics | None]

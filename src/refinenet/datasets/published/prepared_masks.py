@@ -29,8 +29,8 @@ from refinenet.datasets.dataset import Dataset, from_files, place
 from refinenet.datasets.metadata import PublishedDataset
 from refinenet.datasets.published.depth_targets import add_written_depth, write_cameras, write_depth
 from refinenet.io.files import write_atomically
-from refinenet.io.images import write
-from refinenet.io.parallel import map_parallel
+from refinenet.io.images.codec import write
+from refinenet.io.processes.parallel import map_parallel
 from refinenet.labels import LabelSet
 
 MANY_PROBLEMS = 20

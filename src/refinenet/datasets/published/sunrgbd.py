@@ -23,9 +23,9 @@ from refinenet.datasets.formats.matlab import hdf5_shape, read_referenced, read_
 from refinenet.datasets.metadata import PublishedDataset, read_info
 from refinenet.datasets.published.depth_targets import add_depth
 from refinenet.datasets.published.devkit import find_folder, not_found, require_folder
-from refinenet.io.image_files import list_files
-from refinenet.io.images import decode
-from refinenet.io.stored_values import read_stored
+from refinenet.io.images.codec import decode
+from refinenet.io.images.image_files import list_files
+from refinenet.io.images.stored_values import read_stored
 from refinenet.labels import LabelMap
 
 INFO = read_info("sunrgbd")

@@ -14,8 +14,8 @@ from refinenet.datasets.dataset import UNLABELLED, Dataset, from_files, place, w
 from refinenet.datasets.formats.matlab import read_variable, to_ids
 from refinenet.datasets.metadata import DatasetInfo, PublishedDataset, Server, read_info
 from refinenet.datasets.published.devkit import check_presence, read_names, require_folder
-from refinenet.io.image_files import list_files
-from refinenet.io.mask_files import read_mask
+from refinenet.io.images.image_files import list_files
+from refinenet.io.images.mask_files import read_mask
 from refinenet.labels import LabelMap
 
 INFO, SBD_INFO, AUG_INFO = (read_info(name) for name in ("voc", "sbd", "voc_aug"))

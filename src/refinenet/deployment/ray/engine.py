@@ -33,11 +33,11 @@ from refinenet.inference.output_kinds import OUTPUT_KINDS, Kind, Output, is_of_v
 from refinenet.inference.rendering import Renderer, check_suffix_of, open_renderer, refuse_idle
 from refinenet.inference.segmentation import check_output
 from refinenet.inference.values.subject import RenderOptions
-from refinenet.io.bands import name_bands
 from refinenet.io.console import print_note
 from refinenet.io.files import refuse_blocked, sweep_leftovers_of
+from refinenet.io.images.bands import name_bands
+from refinenet.io.images.sample_values import Reading, ValueRange
 from refinenet.io.raster.writer import TIFF_SUFFIXES
-from refinenet.io.sample_values import Reading, ValueRange
 from refinenet.labels import LabelSet
 from refinenet.models.factory import open_model
 from refinenet.models.model_card import ModelCard, make_header

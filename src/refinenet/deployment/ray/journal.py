@@ -18,7 +18,7 @@ from typing import Any
 from refinenet.deployment.ray.storage import find_stamps, is_here, join, list_names, read_content, write_content
 from refinenet.io.console import describe_error
 from refinenet.io.files import make_folders, sweep_leftovers
-from refinenet.io.locks import sole_owner
+from refinenet.io.processes.locks import sole_owner
 
 FOLDER = ".refinenet"
 """Folder of the journal in a results folder."""

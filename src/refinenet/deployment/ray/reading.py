@@ -15,8 +15,8 @@ import numpy as np
 
 from refinenet.deployment.ray.storage import find_stamps, is_here, read_content
 from refinenet.io.console import describe_error
-from refinenet.io.images import read_image
-from refinenet.io.sample_values import Decoded, Reading
+from refinenet.io.images.codec import read_image
+from refinenet.io.images.sample_values import Decoded, Reading
 
 DEATHS = 3
 """Number of processes that may die on an image before it is given up."""

@@ -26,7 +26,7 @@ from refinenet.deployment.image_search import (
     names_one_file,
 )
 from refinenet.io.files import write_atomically
-from refinenet.io.image_files import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_suffix, walk_names
+from refinenet.io.images.image_files import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_suffix, walk_names
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _REMOTE = ("s3",)

@@ -21,7 +21,7 @@ import numpy as np
 
 from refinenet.inference.segmenter import Backend
 from refinenet.io.arrays import Array, as_numpy
-from refinenet.io.child_process import pack_message, read_message, set_limit, unpack_message, write_message
+from refinenet.io.processes.child_process import pack_message, read_message, set_limit, unpack_message, write_message
 
 _START = "import sys; sys.path[:] = {path!r}; from refinenet.deployment.server.model_processes import main; main()"
 _LOADING_SECONDS = 300.0

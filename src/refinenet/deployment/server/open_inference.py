@@ -23,7 +23,7 @@ from refinenet._version import __version__
 from refinenet.deployment.server.refusals import Refusal
 from refinenet.deployment.server.routes import REFUSALS, find_service, read_stream
 from refinenet.inference.prediction import Prediction
-from refinenet.io.sample_values import Decoded
+from refinenet.io.images.sample_values import Decoded
 from refinenet.outputs import CLASS_KIND
 
 if TYPE_CHECKING:

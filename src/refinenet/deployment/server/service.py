@@ -25,10 +25,10 @@ from refinenet.inference.output_kinds import OUTPUT_KINDS, POLYGONS, Kind
 from refinenet.inference.prediction import Prediction
 from refinenet.inference.rendering import Renderer
 from refinenet.inference.values.subject import kinds_of, usual_kind
-from refinenet.io.image_files import TooLargeError, UnknownFormatError
-from refinenet.io.isolated_decoding import DecoderEndedError, DecoderPool
-from refinenet.io.sample_values import Decoded, ValueRange
-from refinenet.io.shrinking import find_factor
+from refinenet.io.images.image_files import TooLargeError, UnknownFormatError
+from refinenet.io.images.isolated_decoding import DecoderEndedError, DecoderPool
+from refinenet.io.images.sample_values import Decoded, ValueRange
+from refinenet.io.images.shrinking import find_factor
 
 if TYPE_CHECKING:
     from refinenet.deployment.segmentation_model import SegmentationModel

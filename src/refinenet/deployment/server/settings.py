@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
-from refinenet.io.image_files import MAX_PIXELS
+from refinenet.io.images.image_files import MAX_PIXELS
 from refinenet.settings import Range, Rule, Settings
 
 _NAME = Rule(

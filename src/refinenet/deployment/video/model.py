@@ -19,9 +19,9 @@ from refinenet.inference.prediction import Prediction
 from refinenet.inference.rendering import Renderer, open_renderer, refuse_idle
 from refinenet.inference.segmenter import check_abstention
 from refinenet.inference.values.subject import RenderOptions
-from refinenet.io.bands import name_bands
-from refinenet.io.images import ChannelOrder
-from refinenet.io.sample_values import RGB
+from refinenet.io.images.bands import name_bands
+from refinenet.io.images.codec import ChannelOrder
+from refinenet.io.images.sample_values import RGB
 
 
 class VideoModel(PredictionModel):

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from refinenet.io.extras import install_extra
-from refinenet.io.image_files import MAX_PIXELS, RGB
+from refinenet.io.images.image_files import MAX_PIXELS, RGB
 
 if TYPE_CHECKING:
     from av import AudioStream, Packet, VideoFrame, VideoStream

@@ -27,7 +27,7 @@ from refinenet.inference.rendering import Renderer, check_kind, open_renderer, r
 from refinenet.inference.values.subject import RenderOptions, usual_kind
 from refinenet.io.console import print_note, progress_bar
 from refinenet.io.files import refuse_same_file, replacing
-from refinenet.io.signals import StopRequest
+from refinenet.io.processes.signals import StopRequest
 from refinenet.labels import LabelSet
 from refinenet.outputs import CLASSES, OutputSpec
 

@@ -22,7 +22,7 @@ from refinenet.inference.segmentation import Logits
 from refinenet.inference.upsampling import softmax
 from refinenet.io.arrays import as_numpy
 from refinenet.io.extras import install_extra
-from refinenet.io.sample_values import RGB
+from refinenet.io.images.sample_values import RGB
 from refinenet.models.finishing import split_maps
 from refinenet.outputs import OutputSpec, class_output
 

@@ -18,8 +18,8 @@ from refinenet.evaluation.metrics import CONFIDENT, ImageMetrics
 from refinenet.evaluation.report.plots import image_confusions
 from refinenet.evaluation.report.selection import Choice, Group, Spot, find_spot
 from refinenet.evaluation.results import percent
-from refinenet.io.images import encode, write
-from refinenet.io.legend import FONT_SIZE, MARGIN, fit_text, format_share, hatch
+from refinenet.io.drawing.legend import FONT_SIZE, MARGIN, fit_text, format_share, hatch
+from refinenet.io.images.codec import encode, write
 from refinenet.labels import Colour, LabelMap, LabelSet
 
 WRONG: Colour = (230, 97, 1)

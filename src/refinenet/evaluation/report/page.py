@@ -13,8 +13,8 @@ from refinenet.evaluation.report.plots import Curve, largest_confusions, row_sha
 from refinenet.evaluation.report.selection import LEAST_SHARE, Group
 from refinenet.evaluation.report.targets import TargetEntry
 from refinenet.evaluation.results import Evaluation, percent
+from refinenet.io.drawing.legend import format_share
 from refinenet.io.html_pages import open_template, read_text
-from refinenet.io.legend import format_share
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -30,8 +30,8 @@ from refinenet.evaluation.report.images import (
 )
 from refinenet.evaluation.results import Evaluation
 from refinenet.inference.output_kinds import find_colours
-from refinenet.io.colour_bar import draw_colour_bar, find_limits, paint, paint_vectors
-from refinenet.io.images import write
+from refinenet.io.drawing.colour_bar import draw_colour_bar, find_limits, paint, paint_vectors
+from refinenet.io.images.codec import write
 from refinenet.outputs import OutputSpec
 
 MOST_WORST, MOST_BEST = 4, 2

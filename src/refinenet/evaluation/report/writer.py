@@ -16,9 +16,9 @@ from refinenet.evaluation.report.plots import draw_curves, draw_matrix, row_shar
 from refinenet.evaluation.report.selection import Choice, choose
 from refinenet.evaluation.report.targets import TargetChoice, TargetEntry, choose_target_images, make_target_entry
 from refinenet.evaluation.results import Evaluation
-from refinenet.io.band_images import as_picture
 from refinenet.io.files import write_atomically
-from refinenet.io.images import write
+from refinenet.io.images.band_images import as_picture
+from refinenet.io.images.codec import write
 
 PAGE = "report.html"
 

@@ -28,8 +28,8 @@ from refinenet.inference.backends.graph import (
     require_onnxruntime,
     require_openvino,
 )
-from refinenet.io.child_process import pack_message, unpack_message
 from refinenet.io.console import print_note
+from refinenet.io.processes.child_process import pack_message, unpack_message
 from refinenet.models.file_checks import MAX_FILE_BYTES, printable
 from refinenet.models.model_card import CERTIFICATE_ENDING, ModelCard, bundled_path, read_graph_metadata, read_header
 from refinenet.outputs import has_only_classes

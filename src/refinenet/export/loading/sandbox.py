@@ -15,7 +15,7 @@ import numpy as np
 from refinenet.export.loading.schema import Checked
 from refinenet.inference.backends.graph import OPENVINO_FILES, Engine, Graph, start_engine
 from refinenet.inference.backends.isolated import SIZE_FACTOR, SPARE_BYTES, load_engine
-from refinenet.io.child_process import pack_message, set_limit, unpack_message, used_addresses
+from refinenet.io.processes.child_process import pack_message, set_limit, unpack_message, used_addresses
 
 SECONDS = 120
 """CPU time of reading and trying a file."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from refinenet.io.bands import MAX_BANDS
+from refinenet.io.images.bands import MAX_BANDS
 from refinenet.labels import MAX_CLASSES
 
 HEADER_KEY = "refinenet"

@@ -14,7 +14,7 @@ from refinenet.inference.backends.base import CPU
 from refinenet.inference.backends.graph import Engine, Graph, Run, start_engine
 from refinenet.inference.backends.isolated import IsolatedEngine
 from refinenet.io.arrays import Array, as_numpy, like
-from refinenet.io.threads import ThreadLock, choose_threads
+from refinenet.io.processes.threads import ThreadLock, choose_threads
 
 
 class GraphBackend:

@@ -8,7 +8,7 @@ from refinenet.inference.backends.base import BackendError
 from refinenet.inference.backends.pytorch import PyTorchBackend
 from refinenet.io.arrays import Array
 from refinenet.io.console import print_note
-from refinenet.io.threads import ThreadLock
+from refinenet.io.processes.threads import ThreadLock
 from refinenet.models.network import Network
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from refinenet.inference.backends.graph import (
     require_openvino,
     start_engine,
 )
-from refinenet.io.child_process import (
+from refinenet.io.processes.child_process import (
     pack_message,
     read_message,
     set_limit,
@@ -31,7 +31,7 @@ from refinenet.io.child_process import (
     used_addresses,
     write_message,
 )
-from refinenet.io.threads import ThreadLock
+from refinenet.io.processes.threads import ThreadLock
 
 SPARE_BYTES = 1024**3
 """Memory that the process may take, in addition to a multiple of the file's size and of the number of pixels."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from refinenet.inference.backends.base import BackendError
 from refinenet.io.arrays import Array
 from refinenet.io.console import print_note
-from refinenet.io.threads import TRACING, ThreadLock, survive_fork
+from refinenet.io.processes.threads import TRACING, ThreadLock, survive_fork
 from refinenet.models.inference_graph import Weights, fuse, note_weights
 from refinenet.models.network import Network
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from refinenet.inference.prediction import Values
 from refinenet.inference.values.subject import Subject
-from refinenet.io.colour_bar import paint_vectors
+from refinenet.io.drawing.colour_bar import paint_vectors
 
 
 def paint_normals(values: Values, subject: Subject) -> npt.NDArray[np.uint8]:  # noqa: ARG001 - as all forms

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from refinenet.inference.prediction import Prediction, Values
 from refinenet.inference.values.subject import Subject
 from refinenet.io.arrays import pack_arrays
-from refinenet.io.colour_bar import draw_colour_bar, find_limits, paint
+from refinenet.io.drawing.colour_bar import draw_colour_bar, find_limits, paint
 
 LARGEST = 65_535
 """Largest number of 16 bits."""

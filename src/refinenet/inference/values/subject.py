@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, ClassVar
 
 from refinenet.inference.output_kinds import NAME_MARK, OUTPUT_KINDS, OVERLAY_OPTIONS, Kind, OutputKind, split_kind
-from refinenet.io.overlay import OverlayStyle
+from refinenet.io.drawing.overlay import OverlayStyle
 from refinenet.outputs import OutputSpec, class_output, find_quantity, list_quantities
 from refinenet.settings import Range, Settings
 

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from refinenet.io.download.http import BLOCK, MAX_UNANNOUNCED, PassingError, Response, Version, ask, check_address
 from refinenet.io.files import write_atomically
-from refinenet.io.locks import only_one
+from refinenet.io.processes.locks import only_one
 
 Progress = Callable[[int, int | None], None]
 """Called with the number of bytes downloaded, and of all bytes, or None if the server does not say."""

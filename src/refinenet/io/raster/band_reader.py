@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.io.band_images import scale_bands
-from refinenet.io.bands import name_bands
-from refinenet.io.image_headers import read_orientation
+from refinenet.io.images.band_images import scale_bands
+from refinenet.io.images.bands import name_bands
+from refinenet.io.images.image_headers import read_orientation
+from refinenet.io.images.sample_values import Mask, Note, Reading
 from refinenet.io.raster.bands import MissingData, check_blocks
 from refinenet.io.raster.reader import as_value_error, open_raster, read_georeference, require_rasterio
-from refinenet.io.sample_values import Mask, Note, Reading
 
 
 class BandReader:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.io.sample_values import Mask, Note, Reading
+from refinenet.io.images.sample_values import Mask, Note, Reading
 
 MAX_BLOCK = 256 * 2**20
 """Maximum size of a block, the part of a file that can only be decoded as a whole, in bytes."""

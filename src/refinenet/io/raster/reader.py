@@ -19,18 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.io.extras import install_extra
-from refinenet.io.image_files import MAX_PIXELS, too_large
-from refinenet.io.image_headers import SIGNATURE, is_changed_stream, read_orientation
-from refinenet.io.raster.bands import (
-    MissingData,
-    check_blocks,
-    choose_bands,
-    describe_bands,
-    describe_scaling,
-    read_bits,
-    read_palette,
-)
-from refinenet.io.sample_values import (
+from refinenet.io.images.image_files import MAX_PIXELS, too_large
+from refinenet.io.images.image_headers import SIGNATURE, is_changed_stream, read_orientation
+from refinenet.io.images.sample_values import (
     AS_DECLARED,
     RGB,
     Decoded,
@@ -42,7 +33,16 @@ from refinenet.io.sample_values import (
     over_black,
     unused_alpha,
 )
-from refinenet.io.threads import warnings_ignored
+from refinenet.io.processes.threads import warnings_ignored
+from refinenet.io.raster.bands import (
+    MissingData,
+    check_blocks,
+    choose_bands,
+    describe_bands,
+    describe_scaling,
+    read_bits,
+    read_palette,
+)
 
 CACHE = 64 * 2**20
 """Size of GDAL's cache of decoded blocks, in bytes."""

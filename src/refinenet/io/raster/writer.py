@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.io.files import replacing, scratch_file
+from refinenet.io.processes.threads import warnings_ignored
 from refinenet.io.raster.reader import CACHE, Georeference, require_rasterio
-from refinenet.io.threads import warnings_ignored
 from refinenet.labels import Colour
 
 TIFF_SUFFIXES = (".tif", ".tiff")

@@ -15,7 +15,7 @@ from refinenet.deployment import SharedModel
 from refinenet.evaluation import as_read_by
 from refinenet.export import open_described
 from refinenet.io.console import progress_bar
-from refinenet.io.images import write
+from refinenet.io.images.codec import write
 from refinenet.labelling.errors.suspects import Suspect, find_suspects
 from refinenet.labelling.image_journal import ImageJournal
 from refinenet.labelling.labelled_images import LabelledImages

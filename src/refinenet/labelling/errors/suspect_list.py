@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from refinenet.io.band_images import as_picture
 from refinenet.io.files import write_atomically
-from refinenet.io.images import write
-from refinenet.io.mask_files import read_mask
+from refinenet.io.images.band_images import as_picture
+from refinenet.io.images.codec import write
+from refinenet.io.images.mask_files import read_mask
 from refinenet.io.tables import write_table
 from refinenet.labelling.drafts import DraftImage, DraftSet, choose_shapes, convert
 from refinenet.labelling.errors.judging import REGIONS

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.evaluation import draw_frame, photo_uri
+from refinenet.io.drawing.legend import hatch
+from refinenet.io.drawing.overlay import blend
 from refinenet.io.html_pages import open_template, read_text
-from refinenet.io.legend import hatch
-from refinenet.io.overlay import blend
-from refinenet.io.sample_values import Pixels
+from refinenet.io.images.sample_values import Pixels
 from refinenet.labelling.errors.suspects import Suspect
 from refinenet.labels import Colour, LabelMap, LabelSet
 

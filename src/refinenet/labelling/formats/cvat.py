@@ -15,8 +15,8 @@ from refinenet.datasets.folder.tool_exports import read_label_map
 from refinenet.datasets.formats.lookup import is_background
 from refinenet.inference.area_table import number_regions
 from refinenet.io.files import stream_atomically, write_atomically
-from refinenet.io.image_files import IMAGE_SUFFIXES, walk_names
-from refinenet.io.images import encode
+from refinenet.io.images.codec import encode
+from refinenet.io.images.image_files import IMAGE_SUFFIXES, walk_names
 from refinenet.labelling.formats.base import (
     Draft,
     DraftOptions,

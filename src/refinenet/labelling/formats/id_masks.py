@@ -8,8 +8,8 @@ from refinenet.datasets.doctor.mask_values import write_classes
 from refinenet.datasets.folder.classes_file import of_ids, read_classes_file
 from refinenet.datasets.formats.lookup import CLASSES_FILE
 from refinenet.io.files import write_atomically
-from refinenet.io.image_files import IMAGE_SUFFIXES, walk_names
-from refinenet.io.images import write
+from refinenet.io.images.codec import write
+from refinenet.io.images.image_files import IMAGE_SUFFIXES, walk_names
 from refinenet.labelling.formats.base import Draft, DraftOptions, ToolExport, strip_suffix, translate
 from refinenet.labels import LabelMap, LabelSet
 

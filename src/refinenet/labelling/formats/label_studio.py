@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from refinenet.datasets.formats.polygons import fill_outline, to_outline
 from refinenet.io.files import stream_atomically, write_atomically
-from refinenet.io.image_files import MAX_PIXELS
+from refinenet.io.images.image_files import MAX_PIXELS
 from refinenet.labelling.formats.base import (
     Draft,
     DraftOptions,

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from refinenet.datasets.formats.polygons import fill_outline, to_outline
 from refinenet.io.files import write_atomically
-from refinenet.io.image_files import IMAGE_SUFFIXES, MAX_PIXELS, has_suffix, read_picture
+from refinenet.io.images.image_files import IMAGE_SUFFIXES, MAX_PIXELS, has_suffix, read_picture
 from refinenet.labelling.formats.base import (
     Draft,
     DraftOptions,

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from refinenet.inference import prepare
-from refinenet.io.sample_values import Pixels
-from refinenet.io.shrinking import find_factor, shrink_image
+from refinenet.io.images.sample_values import Pixels
+from refinenet.io.images.shrinking import find_factor, shrink_image
 from refinenet.models import ModelCard, Network, fuse, split_maps
 from refinenet.outputs import class_output
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from refinenet.io.colour_bar import paint
-from refinenet.io.legend import FONT_SIZE, MARGIN, fit_text
-from refinenet.io.overlay import blend
-from refinenet.io.sample_values import Pixels
+from refinenet.io.drawing.colour_bar import paint
+from refinenet.io.drawing.legend import FONT_SIZE, MARGIN, fit_text
+from refinenet.io.drawing.overlay import blend
+from refinenet.io.images.sample_values import Pixels
 from refinenet.labelling.ranking.measures import DoubtMaps
 from refinenet.labels import LabelSet
 

@@ -11,7 +11,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from refinenet.io.bands import COLOURS, GREY, Band
+from refinenet.io.images.bands import COLOURS, GREY, Band
 from refinenet.models.encoders.feature_info import IMAGENET, Normalisation
 
 

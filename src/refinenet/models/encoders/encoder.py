@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from refinenet.io.bands import Band
+from refinenet.io.images.bands import Band
 from refinenet.models.encoders.band_weights import normalise_bands, usual_spread
 from refinenet.models.encoders.feature_info import (
     IMAGENET,

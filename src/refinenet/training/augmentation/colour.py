@@ -14,7 +14,7 @@ from numpy.random import Generator
 from torch import Tensor
 from torchvision.transforms import v2
 
-from refinenet.io.bands import Band, find_colour
+from refinenet.io.images.bands import Band, find_colour
 from refinenet.training.augmentation.config import AugmentationConfig
 
 BLUR_SIGMAS = (0.3, 2.0)

@@ -13,8 +13,8 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from refinenet.io.bands import Band
-from refinenet.io.sample_values import Pixels
+from refinenet.io.images.bands import Band
+from refinenet.io.images.sample_values import Pixels
 from refinenet.labels import LabelMap
 from refinenet.outputs import OutputSpec
 from refinenet.training.augmentation.colour import draw_colour, vary_bands, vary_colour

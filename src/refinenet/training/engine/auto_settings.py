@@ -17,7 +17,7 @@ from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.dataset import spread
 from refinenet.distributed import Engine
 from refinenet.io.console import print_note
-from refinenet.io.image_files import find_size
+from refinenet.io.images.image_files import find_size
 from refinenet.io.raster.writer import TIFF_SUFFIXES
 from refinenet.models.model_card import ModelCard
 from refinenet.models.network import Network

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 from refinenet.distributed import Processes, is_lost_process
 from refinenet.inference.segmenter import NotFiniteError
 from refinenet.io.console import format_speed, print_note, progress_bar
-from refinenet.io.sample_values import first_of_each_kind
-from refinenet.io.signals import StopRequest
+from refinenet.io.images.sample_values import first_of_each_kind
+from refinenet.io.processes.signals import StopRequest
 from refinenet.training.engine.learner import Learner, is_out_of_memory
 from refinenet.training.engine.remaining_time import RunClock
 from refinenet.training.engine.state import TrainState, state_files

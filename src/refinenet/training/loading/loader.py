@@ -24,7 +24,7 @@ from numpy.random import Generator, SeedSequence, default_rng
 from torch import Tensor
 
 from refinenet.datasets.catalog import Dataset
-from refinenet.io.sample_values import ImageWarning
+from refinenet.io.images.sample_values import ImageWarning
 from refinenet.training.augmentation.geometry import MEAN_COLOUR, Pair
 from refinenet.training.augmentation.mixing import Partner
 from refinenet.training.augmentation.pipeline import Augmentation, to_tensors

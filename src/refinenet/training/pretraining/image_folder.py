@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from refinenet.datasets.catalog import IMAGE_SUFFIXES, list_files
-from refinenet.io.image_files import RGB
-from refinenet.io.images import decode
+from refinenet.io.images.codec import decode
+from refinenet.io.images.image_files import RGB
 
 TRAIN, VAL = "train", "val"
 HELD_OUT = 10

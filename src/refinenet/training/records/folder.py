@@ -15,7 +15,7 @@ from typing import Any
 
 from refinenet.io.console import print_note
 from refinenet.io.files import refuse_address, sweep_leftovers, write_atomically
-from refinenet.io.locks import sole_owner
+from refinenet.io.processes.locks import sole_owner
 from refinenet.training.records.checkpoints import Checkpoint, Checkpoints
 
 STATE = "position.json"

@@ -15,9 +15,9 @@ from refinenet.datasets.contact_sheet import choose_images
 from refinenet.datasets.dataset import spread
 from refinenet.evaluation.report.targets import draw_target_strip
 from refinenet.inference.segmenter import Segmenter
-from refinenet.io.band_images import as_picture
-from refinenet.io.images import write
-from refinenet.io.legend import FONT_SIZE, MARGIN, LegendEntry, draw_legend, fit_text, format_share, hatch
+from refinenet.io.drawing.legend import FONT_SIZE, MARGIN, LegendEntry, draw_legend, fit_text, format_share, hatch
+from refinenet.io.images.band_images import as_picture
+from refinenet.io.images.codec import write
 from refinenet.labels import LabelMap, LabelSet
 
 CANDIDATES = 64

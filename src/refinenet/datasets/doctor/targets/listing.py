@@ -21,8 +21,8 @@ from refinenet.datasets.folder.target_files import (
     list_target_folders,
 )
 from refinenet.datasets.folder.targets_file import FILE
-from refinenet.io.image_files import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, walk_names
-from refinenet.io.stored_values import STORED_SUFFIXES
+from refinenet.io.images.image_files import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, walk_names
+from refinenet.io.images.stored_values import STORED_SUFFIXES
 
 _UNREAD = tuple(
     suffix

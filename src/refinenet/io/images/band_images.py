@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from refinenet.io.bands import Band, choose_shown, name_bands
 from refinenet.io.extras import install_extra
 from refinenet.io.files import quote_controls, refuse_address
-from refinenet.io.image_files import (
+from refinenet.io.images.bands import Band, choose_shown, name_bands
+from refinenet.io.images.image_files import (
     DEEP_MODES,
     DOWNLOAD,
     IMAGE_SUFFIXES,
@@ -31,11 +31,19 @@ from refinenet.io.image_files import (
     open_file,
     open_verified,
 )
-from refinenet.io.image_headers import count_pages, needs_gdal
-from refinenet.io.image_sources import ImageSource, Readable, TensorLike, as_bytes, detach, not_an_image, read_stream
+from refinenet.io.images.image_headers import count_pages, needs_gdal
+from refinenet.io.images.image_sources import (
+    ImageSource,
+    Readable,
+    TensorLike,
+    as_bytes,
+    detach,
+    not_an_image,
+    read_stream,
+)
+from refinenet.io.images.sample_values import RGB, Decoded, Mask, Note, Pixels, Reading
+from refinenet.io.images.stored_values import read_stored
 from refinenet.io.raster.reader import is_installed, read_bands
-from refinenet.io.sample_values import RGB, Decoded, Mask, Note, Pixels, Reading
-from refinenet.io.stored_values import read_stored
 
 NUMPY_MAGIC = b"\x93NUMPY"
 """First bytes of a NumPy file."""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from refinenet.io.sample_values import Pixels
+from refinenet.io.images.sample_values import Pixels
 
 
 def find_factor(size: tuple[int, ...], longest_side: int | None) -> float:

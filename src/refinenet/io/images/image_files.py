@@ -19,8 +19,8 @@ from PIL import BmpImagePlugin, ExifTags, Image, ImageFile, ImagePalette, TiffIm
 
 from refinenet.io.extras import install_extra
 from refinenet.io.files import quote_controls, refuse_address
-from refinenet.io.image_headers import PILLOW_ERRORS, SIGNATURE, exif_orientation, is_changed
-from refinenet.io.sample_values import RGB as RGB
+from refinenet.io.images.image_headers import PILLOW_ERRORS, SIGNATURE, exif_orientation, is_changed
+from refinenet.io.images.sample_values import RGB as RGB
 
 MAX_PIXELS = 50_000_000
 """Maximum number of pixels (H times W) that are decoded from a file, bytes or a Pillow image."""

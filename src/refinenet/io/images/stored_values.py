@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from refinenet.io.extras import install_extra
 from refinenet.io.files import quote_controls
-from refinenet.io.image_files import DEEP_MODES, MAX_PIXELS, grey_step, open_file, open_verified, too_large
-from refinenet.io.image_headers import needs_gdal
+from refinenet.io.images.image_files import DEEP_MODES, MAX_PIXELS, grey_step, open_file, open_verified, too_large
+from refinenet.io.images.image_headers import needs_gdal
+from refinenet.io.images.sample_values import Mask
 from refinenet.io.raster.reader import is_installed, read_bands
-from refinenet.io.sample_values import Mask
 
 STORED_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 """Suffixes of files of measurements, in lower case."""

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from refinenet.io.legend import FONT_SIZE, MARGIN, fit_text
+from refinenet.io.drawing.legend import FONT_SIZE, MARGIN, fit_text
 
 Floats = npt.NDArray[np.floating]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont

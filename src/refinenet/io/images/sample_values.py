@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.io.bands import Band, name_bands
+from refinenet.io.images.bands import Band, name_bands
 
 RGB = npt.NDArray[np.uint8]
 Pixels = npt.NDArray[Any]

@@ -16,10 +16,10 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from refinenet.io.band_images import NUMPY_MAGIC, decode_bands
 from refinenet.io.extras import install_extra
 from refinenet.io.files import quote_controls, refuse_address, write_atomically
-from refinenet.io.image_files import (
+from refinenet.io.images.band_images import NUMPY_MAGIC, decode_bands
+from refinenet.io.images.image_files import (
     DEEP_MODES,
     DOWNLOAD,
     Picture,
@@ -29,11 +29,10 @@ from refinenet.io.image_files import (
     read_picture,
     to_sixteen_bits,
 )
-from refinenet.io.image_headers import count_pages, needs_gdal
-from refinenet.io.image_sources import ImageSource as ImageSource
-from refinenet.io.image_sources import Readable, TensorLike, as_bytes, detach, not_an_image, read_stream
-from refinenet.io.raster.reader import is_installed, read_whole
-from refinenet.io.sample_values import (
+from refinenet.io.images.image_headers import count_pages, needs_gdal
+from refinenet.io.images.image_sources import ImageSource as ImageSource
+from refinenet.io.images.image_sources import Readable, TensorLike, as_bytes, detach, not_an_image, read_stream
+from refinenet.io.images.sample_values import (
     AS_DECLARED,
     RGB,
     Decoded,
@@ -47,6 +46,7 @@ from refinenet.io.sample_values import (
     over_black,
     unused_alpha,
 )
+from refinenet.io.raster.reader import is_installed, read_whole
 from refinenet.labels import Colour
 
 ChannelOrder = Literal["rgb", "bgr"]

@@ -8,8 +8,16 @@ import sys
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.io.image_files import DEEP_MODES, Picture, convert, grey_step, open_verified, read_raw, to_sixteen_bits
-from refinenet.io.sample_values import RGB
+from refinenet.io.images.image_files import (
+    DEEP_MODES,
+    Picture,
+    convert,
+    grey_step,
+    open_verified,
+    read_raw,
+    to_sixteen_bits,
+)
+from refinenet.io.images.sample_values import RGB
 from refinenet.labels import Colour, LabelMap
 
 _LOSSLESS_FORMATS = ("PNG", "TIFF", "BMP", "GIF")

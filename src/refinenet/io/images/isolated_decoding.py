@@ -18,8 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from refinenet.io.bands import Band
-from refinenet.io.child_process import (
+from refinenet.io.images.bands import Band
+from refinenet.io.images.codec import read_image
+from refinenet.io.images.image_files import TooLargeError, UnknownFormatError, find_size
+from refinenet.io.images.sample_values import Decoded, Note, Reading
+from refinenet.io.processes.child_process import (
     pack_message,
     read_message,
     set_limit,
@@ -27,9 +30,6 @@ from refinenet.io.child_process import (
     used_addresses,
     write_message,
 )
-from refinenet.io.image_files import TooLargeError, UnknownFormatError, find_size
-from refinenet.io.images import read_image
-from refinenet.io.sample_values import Decoded, Note, Reading
 
 SPARE_BYTES = 768 * 2**20
 """Memory that a decoder may take, in addition to that of each pixel."""
@@ -37,7 +37,7 @@ PIXEL_BYTES = 64
 """Memory for each pixel that an image may have: several bands as float32, and Pillow's and our copies of them."""
 _HEADER_BYTES = 2**20
 _TIFF_MARKS = (b"II", b"MM")
-_START = "import sys; sys.path[:] = {path!r}; from refinenet.io.isolated_decoding import main; main({pixels})"
+_START = "import sys; sys.path[:] = {path!r}; from refinenet.io.images.isolated_decoding import main; main({pixels})"
 _REFUSALS: Mapping[str, type[ValueError]] = {
     error.__name__: error for error in (TooLargeError, UnknownFormatError, ValueError)
 }

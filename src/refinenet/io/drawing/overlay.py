@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.io.legend import add_legend
+from refinenet.io.drawing.legend import add_legend
 from refinenet.labels import LabelMap, LabelSet
 from refinenet.settings import Range, Settings, hint_at
 

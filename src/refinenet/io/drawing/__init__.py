@@ -1,0 +1,1 @@
+"""Drawing on images: legends, colour bars, and classes over an image."""

@@ -1,0 +1,1 @@
+"""Processes and threads: messages to child processes, locks, signals, and work in parallel."""
