@@ -59,7 +59,7 @@ def test_every_server_is_tried_and_named_where_users_look() -> None:
     assert set(SERVERS) == {name for name, published in PUBLISHED.items() if published.server is not None}
     command: Any = typer.main.get_command(app)
     options = {option.name: option.help for option in command.commands["eval"].params}
-    for text in (options["submission"], RefineNet.submit.__doc__):
+    for text in (options["submission"], str(RefineNet.submit.__doc__)):
         assert all(name in text for name in SERVERS)
 
 

@@ -21,12 +21,14 @@ import onnxruntime
 import openvino
 import pytest
 import torch
+import typer
 from conftest import CommandLine
 from model_parts import SMALL_DECODER
 from torch import Tensor, nn
 from torch.nn import functional
 
 from refinenet import RefineNet
+from refinenet.cli import app
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.export.certificate import Certificate
@@ -460,3 +462,10 @@ def test_exports_are_opened_or_say_what_they_are(suffix: str, tmp_path: Path) ->
             ValueError, match=f"net{suffix.upper()} is a .* Pass the model file that it was exported from"
         ):
             RefineNet(model=path)
+
+
+def test_every_format_is_named_where_users_look() -> None:
+    command: Any = typer.main.get_command(app)
+    options = {option.name: option.help for option in command.commands["export"].params}
+    for text in (options["output"], str(RefineNet.export.__doc__)):
+        assert all(suffix in text for suffix in FORMATS)

@@ -78,8 +78,9 @@ def test_what_a_row_needs_is_checked_before_it_is_opened(monkeypatch: pytest.Mon
     assert (open_small().segment(IMAGE).labels == open_small(backend="pytorch").segment(IMAGE).labels).all()
 
 
-def test_the_annotation_names_the_rows() -> None:
+def test_the_annotation_and_the_docstring_name_the_rows() -> None:
     assert get_args(BackendName) == tuple(BACKENDS)
+    assert all(f'"{name}"' in str(RefineNet.__doc__) for name in BACKENDS)
 
 
 def test_one_note_says_why(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

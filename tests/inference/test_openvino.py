@@ -19,6 +19,7 @@ from translations import save_small, translated
 
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
+from refinenet.inference.backends import BACKENDS
 from refinenet.inference.backends.exported import GraphBackend
 from refinenet.inference.backends.fallback import AutoBackend
 from refinenet.inference.backends.graph import Graph
@@ -151,7 +152,7 @@ def test_the_command_line_writes_the_same_labels(run_refinenet: CommandLine, tmp
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"backend": "tensorflow"}, "one of auto, pytorch, compiled, openvino, onnxruntime, not 'tensorflow'"),
+        ({"backend": "tensorflow"}, f"one of auto, {', '.join(BACKENDS)}, not 'tensorflow'"),
         ({"precision": "int4"}, "one of float32, bfloat16, float16, int8, not 'int4'"),
         ({"backend": "onnxruntime", "precision": "bfloat16"}, "does not support bfloat16. Supported are pytorch"),
     ],
