@@ -28,7 +28,7 @@ from PIL import Image
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.deployment import Kind
-from refinenet.deployment.outputs import choose_kinds, render, usual_suffix
+from refinenet.deployment.outputs import choose_kinds, usual_suffix
 from refinenet.inference.backends import open_backend
 from refinenet.inference.backends.base import BackendName
 from refinenet.inference.segmenter import Segmenter, prepare
@@ -100,7 +100,7 @@ def time_steps(network: RefineNet, backend: BackendName, paths: list[Path], kind
         with watch.time("segment"):
             found = segmenter.predict_outputs(pixels)
         with watch.time("encode"):
-            content = render(found, network.open_renderer(kind, usual_suffix(kind)), path.name)
+            content = network.open_renderer(kind, usual_suffix(kind)).encode(found, path.name)
         with watch.time("write"):
             write_atomically(results / f"{path.stem}{usual_suffix(kind)}", content)
     for times in (watch.wall, watch.processor):

@@ -17,7 +17,7 @@ from PIL import Image
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.deployment.large_images import segment_large
-from refinenet.inference.output_kinds import OUTPUTS, Output
+from refinenet.inference.output_kinds import OUTPUT_KINDS, OUTPUTS, Output
 from refinenet.inference.protocol import Protocol
 from refinenet.inference.segmenter import Segmenter
 
@@ -150,5 +150,6 @@ def test_all_pictures_are_those_of_a_segmentation(
     )
     with Image.open(tmp_path / "out.png") as picture:
         found = np.asarray(picture)
-        assert picture.mode == {"labels": "L", "palette": "P", "confidence": "L"}.get(kind, "RGB")
+        row = OUTPUT_KINDS[kind]
+        assert picture.mode == ("P" if row.has_palette else "L" if row.channels == 1 else "RGB")
     assert (found == expected).mean() >= 0.999

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from refinenet.deployment.inputs import plan_work
 from refinenet.deployment.large_images import Windows
 from refinenet.inference import output_kinds
 from refinenet.inference.output_kinds import OutputKind, PixelForm
+from refinenet.inference.segmentation import Segmentation
 from refinenet.inference.values.quantities import as_numbers
 from refinenet.io.drawing.colour_bar import STRIP_HEIGHT
 
@@ -350,6 +352,37 @@ def test_a_fifth_kind_is_a_row(
     assert np.array_equal(np.asarray(Image.open(folder / "out" / "a.png")), expected)
     model.deploy_large(folder / "in" / "a.png", folder / "large.png", "soil_grey:height", progress=False)
     assert np.array_equal(np.asarray(Image.open(folder / "large.png")), expected)
+
+
+def pack_areas(segmentation: Segmentation, image_name: str) -> bytes:
+    """Name of the image, and number of pixels of each class."""
+    counts = np.bincount(segmentation.labels.ravel(), minlength=3)
+    return f"{image_name},{','.join(map(str, counts))}\n".encode()
+
+
+def refuse() -> None:
+    raise ValueError("Areas need an abacus.")
+
+
+def test_a_file_of_classes_is_a_row(
+    monkeypatch: pytest.MonkeyPatch, model: RefineNet, street: npt.NDArray[np.uint8], folder: Path
+) -> None:
+    """A kind of file for other programs, registered in the table alone."""
+    row = OutputKind(suffix=".csv", media_type="text/csv", pack=pack_areas)
+    monkeypatch.setitem(output_kinds.OUTPUT_KINDS, "areas", row)
+    model.deploy_files(folder / "in", folder / "out", "areas", progress=False)
+    counts = np.bincount(model.segment(street).labels.ravel(), minlength=3)
+    assert (folder / "out" / "a.csv").read_text() == f"a.png,{counts[0]},{counts[1]},{counts[2]}\n"
+    with pytest.raises(ValueError, match=r"areas is written as \.csv"):
+        model.deploy_files(folder / "in" / "a.png", folder / "a.png", "areas", progress=False)
+    monkeypatch.setitem(output_kinds.OUTPUT_KINDS, "areas", replace(row, require=refuse))
+    with pytest.raises(ValueError, match="need an abacus"):
+        model.deploy_files(folder / "in", folder / "other", "areas", progress=False)
+
+
+def test_a_row_says_how_it_is_written() -> None:
+    with pytest.raises(AssertionError, match="render, or pack"):
+        OutputKind(suffix=".csv")
 
 
 def test_the_command_line_writes_depth(

@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 import torch
+from dense_network import new_network
 from picture_bytes import file_bytes
 from PIL import Image
 
 from refinenet import RefineNet
+from refinenet.datasets.street_scenes import draw_street
+from refinenet.inference.output_kinds import OUTPUT_KINDS, OutputKind
 
 pytest.importorskip("fastapi", reason="pip install 'refinenet-torch[serve]'")
 import uvicorn
@@ -38,12 +41,18 @@ def network() -> RefineNet:
 
 def ask(app: FastAPI, path: str, method: str = "GET", body: bytes = b"", **headers: str) -> tuple[int, Any]:
     """Send a request through ASGI; return the status and the parsed body. The path may have parameters."""
+    status, _, content = send(app, path, method, body, **headers)
+    return status, json.loads(content)
+
+
+def send(app: FastAPI, path: str, method: str, body: bytes, **headers: str) -> tuple[int, str, bytes]:
+    """Send a request through ASGI; return the status, the media type and the body."""
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": body, "more_body": False}
 
-    async def send(message: Any) -> None:
+    async def take(message: Any) -> None:
         sent.append(message)
 
     path, _, query = path.partition("?")
@@ -54,11 +63,11 @@ def ask(app: FastAPI, path: str, method: str = "GET", body: bytes = b"", **heade
         "headers": [(name.encode(), value.encode("latin-1")) for name, value in named.items()],
     }
     try:
-        asyncio.run(app(scope, receive, send))
+        asyncio.run(app(scope, receive, take))
     except ValueError:
         assert sent, "a fault is raised for the log after it is answered"
     content = b"".join(message.get("body", b"") for message in sent[1:])
-    return int(sent[0]["status"]), json.loads(content)
+    return int(sent[0]["status"]), dict(sent[0]["headers"])[b"content-type"].decode(), content
 
 
 def test_a_token_is_asked_for_everywhere_but_health_and_the_page(network: RefineNet) -> None:
@@ -118,6 +127,57 @@ def test_values_that_a_file_cannot_hold_are_refused() -> None:
     status, body = ask(app, "/segment?kind=depth&scale=1e9", "POST", image)
     assert (status, set(body)) == (422, {"error", "request_id"})
     assert "choose a smaller scale" in body["error"]
+
+
+@pytest.fixture(scope="module")
+def street_bytes() -> bytes:
+    return file_bytes(Image.fromarray(draw_street(2, 40, 56)[0]), "PNG")
+
+
+@pytest.fixture(scope="module")
+def all_outputs() -> FastAPI:
+    """A server of a network that has every kind of results."""
+    outputs = "classes,depth~laplace:0.5:80,normals,soil=regression~laplace[height:m]"
+    app = create_app(new_network(outputs))
+    app.state.service.is_warm = True
+    return app
+
+
+BEGINNINGS: dict[str, tuple[bytes, ...]] = {
+    "image/png": (b"\x89PNG",),
+    "application/json": (b"{",),
+    "application/geo+json": (b"{",),
+    "application/octet-stream": (b"PK", b"ply"),
+}
+"""First bytes of files by media type."""
+
+
+@pytest.mark.parametrize("kind", OUTPUT_KINDS)
+def test_every_kind_has_its_media_type(all_outputs: FastAPI, street_bytes: bytes, kind: str) -> None:
+    assert kind in ask(all_outputs, "/model")[1]["kinds"]
+    path = f"/segment?kind={kind}" + "&intrinsics=50,50,28,20" * (kind == "cloud")
+    status, media, content = send(all_outputs, path, "POST", street_bytes)
+    assert status == 200, content
+    assert media == OUTPUT_KINDS[kind].media_type_of(OUTPUT_KINDS[kind].suffix)
+    assert content.startswith(BEGINNINGS[media])
+    named = ask(all_outputs, "/openapi.json")[1]["paths"]["/segment"]["post"]["responses"]["200"]["content"]
+    assert media in {*named, "application/json"}
+
+
+def test_a_kind_of_a_new_suffix_is_a_row(
+    all_outputs: FastAPI, street_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = OutputKind(
+        of="depth",
+        suffix=".csv",
+        media_type="text/csv",
+        contents={".csv": lambda prediction, _: b"%.3f" % prediction.depth.min()},
+    )
+    monkeypatch.setitem(OUTPUT_KINDS, "nearest", row)
+    status, media, content = send(all_outputs, "/segment?kind=nearest", "POST", street_bytes)
+    assert (status, media.partition(";")[0]) == (200, "text/csv")
+    assert float(content) >= 0.5
+    assert ask(all_outputs, "/segment?kind=nearest&suffix=.npz", "POST", street_bytes)[0] == 422
 
 
 def test_settings_are_checked() -> None:

@@ -12,11 +12,13 @@ import tracemalloc
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import png_miniatures
 import pytest
+import typer
 import warm_start
 from conftest import CommandLine
 from matlab_miniatures import VAL, VOC_TEST, voc_palette, write_voc, write_voc_test
@@ -24,7 +26,8 @@ from PIL import Image
 from png_miniatures import noise, save
 
 from refinenet import RefineNet, evaluate_predictions
-from refinenet.datasets.catalog import open_dataset
+from refinenet.cli import app
+from refinenet.datasets.catalog import PUBLISHED, open_dataset
 from refinenet.evaluation.submission import plan_submission
 from refinenet.labels import LabelSet
 
@@ -50,6 +53,14 @@ VAL_FILES = {
     "ade20k": {name: f"{name}.png" for name in ("ADE_val_00000001", "ADE_val_00000002")},
 }
 SERVERS = ("cityscapes", "voc", "ade20k")
+
+
+def test_every_server_is_tried_and_named_where_users_look() -> None:
+    assert set(SERVERS) == {name for name, published in PUBLISHED.items() if published.server is not None}
+    command: Any = typer.main.get_command(app)
+    options = {option.name: option.help for option in command.commands["eval"].params}
+    for text in (options["submission"], str(RefineNet.submit.__doc__)):
+        assert all(name in text for name in SERVERS)
 
 
 def write_cityscapes(root: Path) -> None:

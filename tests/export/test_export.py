@@ -21,18 +21,23 @@ import onnxruntime
 import openvino
 import pytest
 import torch
+import typer
 from conftest import CommandLine
 from model_parts import SMALL_DECODER
 from torch import Tensor, nn
 from torch.nn import functional
 
 from refinenet import RefineNet
+from refinenet.cli import app
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.export.certificate import Certificate
-from refinenet.export.formats import find_format
+from refinenet.export.formats import FORMATS, find_format
+from refinenet.export.loading.loader import graph_kind
 from refinenet.labels import LabelSet, voc_colours
+from refinenet.models.file_checks import UNOPENED
 from refinenet.models.model_card import read_header
+from refinenet.models.model_spec import EXPORTED_SUFFIXES
 
 NAMES = ("a b", '\'; drop: "x"', "</rt_info>&amp;<", "日本 ünï", "{0}\\n%s")
 SHAPES = [(1, 1, 1), (2, 1, 50), (3, 33, 47), (1, 64, 31), (2, 96, 130)]
@@ -440,3 +445,27 @@ def _labelled(model: RefineNet, split: str) -> Dataset:
         read_image=lambda item: streets[int(item)],
         read_labels=lambda item: model.segment(streets[int(item)]).labels,
     )
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_exports_are_opened_or_say_what_they_are(suffix: str, tmp_path: Path) -> None:
+    """The table of those that are not opened has every format that is not read back."""
+    assert (graph_kind(f"net{suffix}") is None) == (suffix in UNOPENED)
+    assert (suffix in EXPORTED_SUFFIXES) == (suffix not in UNOPENED)
+    path = tmp_path / f"net{suffix.upper()}"
+    if FORMATS[suffix].is_folder:
+        path.mkdir()
+    else:
+        path.write_bytes(b"PK" + bytes(100))
+    if suffix in UNOPENED:
+        with pytest.raises(
+            ValueError, match=f"net{suffix.upper()} is a .* Pass the model file that it was exported from"
+        ):
+            RefineNet(model=path)
+
+
+def test_every_format_is_named_where_users_look() -> None:
+    command: Any = typer.main.get_command(app)
+    options = {option.name: option.help for option in command.commands["export"].params}
+    for text in (options["output"], str(RefineNet.export.__doc__)):
+        assert all(suffix in text for suffix in FORMATS)

@@ -19,11 +19,13 @@ from translations import save_small, translated
 
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
+from refinenet.inference.backends import BACKENDS
 from refinenet.inference.backends.exported import GraphBackend
+from refinenet.inference.backends.fallback import AutoBackend
 from refinenet.inference.backends.graph import Graph
 from refinenet.inference.backends.private_cache import read_cached, write_cached
 from refinenet.inference.backends.pytorch import PyTorchBackend
-from refinenet.inference.backends.translated import AutoBackend, TranslatedBackend
+from refinenet.inference.backends.translated import TranslatedBackend
 from refinenet.inference.backends.translation_cache import read_or_translate
 from refinenet.io.sealed_folder import write_checksummed
 from refinenet.models.network import Network
@@ -150,7 +152,7 @@ def test_the_command_line_writes_the_same_labels(run_refinenet: CommandLine, tmp
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"backend": "tensorflow"}, "one of auto, pytorch, compiled, openvino, onnxruntime, not 'tensorflow'"),
+        ({"backend": "tensorflow"}, f"one of auto, {', '.join(BACKENDS)}, not 'tensorflow'"),
         ({"precision": "int4"}, "one of float32, bfloat16, float16, int8, not 'int4'"),
         ({"backend": "onnxruntime", "precision": "bfloat16"}, "does not support bfloat16. Supported are pytorch"),
     ],

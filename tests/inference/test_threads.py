@@ -19,18 +19,23 @@ import warm_start
 from translations import save_small
 
 from refinenet import RefineNet
-from refinenet.inference.backends.graph import Engine
+from refinenet.inference.backends import AUTO, BACKENDS
+from refinenet.inference.backends.translated import TRANSLATORS
 
 RANDOM = np.random.default_rng(0)
 IMAGES = [RANDOM.integers(0, 256, (*size, 3), np.uint8) for size in ((40, 56), (64, 48), (33, 90)) * 2]
 
 
-@pytest.fixture(scope="module", params=["pytorch", "openvino", "onnxruntime", "auto"])
+ELSEWHERE = {"compiled": "compiles for minutes: `test_compiled.check_threads`"}
+"""Backends that are not tried here, and why."""
+
+
+@pytest.fixture(scope="module", params=[*(name for name in BACKENDS if name not in ELSEWHERE), AUTO])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RefineNet:
     """A small network on each backend."""
-    engines: dict[str, tuple[Engine, ...]] = {"pytorch": (), "auto": ("openvino",)}
-    folder = tmp_path_factory.mktemp("threads")
-    path = save_small(folder / "small.safetensors", *engines.get(request.param, (request.param,)))
+    fast = "openvino" if request.param == AUTO else request.param
+    engines = [engine for engine in TRANSLATORS if engine == fast]
+    path = save_small(tmp_path_factory.mktemp("threads") / "small.safetensors", *engines)
     return RefineNet(model=path, device="cpu", backend=request.param)
 
 

@@ -356,6 +356,11 @@ def test_each_weight_has_a_loss() -> None:
     assert set(TERMS) == {*WEIGHT_NAMES, TEACHER_WEIGHT}
 
 
+def test_the_settings_above_have_each_loss_alone_and_all_together() -> None:
+    tried = {frozenset(LossConfig(**{**PLAIN, **settings}).loss_weights) for settings in SETTINGS.values()}
+    assert tried == {*(frozenset([name]) for name in TERMS), frozenset(TERMS)}
+
+
 def test_losses_are_added_by_their_weights() -> None:
     logits, labels, teacher = draw(10)
     weights = {"cross_entropy_weight": 0.3, "dice_weight": 2, "lovasz_weight": 5, "teacher_weight": 0.7}

@@ -143,7 +143,7 @@ def write_to_standard_output(request: Request, rendering: Mapping[str, Any], **o
     Raises:
         ValueError, OSError: several kinds were chosen, or as `RefineNet.predict`.
     """
-    from refinenet.deployment.outputs import choose_kinds, render, usual_suffix
+    from refinenet.deployment.outputs import choose_kinds, usual_suffix
     from refinenet.inference.values.subject import usual_kind
 
     chosen = choose_kinds(request.kinds)
@@ -161,5 +161,5 @@ def write_to_standard_output(request: Request, rendering: Mapping[str, Any], **o
     image = request.images[0]
     prediction = network.predict(sys.stdin.buffer.read() if image == STANDARD else image, **options)
     request.announce()
-    sys.stdout.buffer.write(render(prediction, renderer, Path(image).name))
+    sys.stdout.buffer.write(renderer.encode(prediction, Path(image).name))
     check_output(is_result=True)

@@ -55,12 +55,13 @@ Backend = Annotated[
         rich_help_panel=MACHINE,
     ),
 ]
+_NO_BFLOAT16 = ", ".join(name for name, spec in BACKENDS.items() if "bfloat16" not in spec.precisions)
 Precision = Annotated[
     InferencePrecision,
     typer.Option(
         metavar="PRECISION",
-        help="Numerical precision of the network: float32, bfloat16 (not with onnxruntime), float16 (PyTorch on GPUs "
-        "only), or int8 (OpenVINO only; for models prepared by `refinenet quantise`).",
+        help=f"Numerical precision of the network: float32, bfloat16 (not with {_NO_BFLOAT16}), float16 (PyTorch on "
+        "GPUs only), or int8 (OpenVINO only; for models prepared by `refinenet quantise`).",
         rich_help_panel=MACHINE,
     ),
 ]

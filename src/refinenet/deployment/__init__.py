@@ -17,12 +17,11 @@ if TYPE_CHECKING:
     from refinenet.deployment.inputs import JobList, plan_bytes, plan_work
     from refinenet.deployment.journal import JOURNAL_FILE, SETTINGS_FILE, file_state
     from refinenet.deployment.large_images import OVERLAP, Windows
-    from refinenet.deployment.outputs import choose_kinds, render, usual_suffix
+    from refinenet.deployment.outputs import choose_kinds, usual_suffix
     from refinenet.deployment.ray.engine import segment_with_ray
     from refinenet.deployment.ray.journal import RayResult, failed
     from refinenet.deployment.ray.storage import find_skipped, pair_places
     from refinenet.deployment.reading import choose_reading
-    from refinenet.deployment.regions import find_regions
     from refinenet.deployment.server.app import create_app
     from refinenet.deployment.server.settings import ServerSettings
     from refinenet.deployment.sharing import SharedModel
@@ -55,7 +54,6 @@ __all__ = [
     "failed",
     "file_state",
     "find_images",
-    "find_regions",
     "find_skipped",
     "find_source",
     "is_video",
@@ -65,7 +63,6 @@ __all__ = [
     "plan_output",
     "plan_work",
     "refuse_missing",
-    "render",
     "segment_with_ray",
     "take_all",
     "usual_suffix",

@@ -49,7 +49,7 @@ class PredictionModel:
         card: Its model card.
         backend: Name of the backend that runs it.
         precision: Precision of the backend's arithmetic.
-        or_pytorch: Whether PyTorch replaces a backend that fails to open.
+        or_pytorch: Whether PyTorch replaces a backend that turns out not to be able to run the network.
         channel_order: Channel order of arrays and tensors.
         load_network: Loads the network that `model` is the translation of, with its card.
 

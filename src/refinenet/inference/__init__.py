@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     )
     from refinenet.inference.prediction import Prediction
     from refinenet.inference.protocol import PLAIN, Protocol, choose_protocol
+    from refinenet.inference.regions import find_regions
     from refinenet.inference.rendering import (
         Renderer,
         check_kind,
@@ -153,6 +154,7 @@ __all__ = [
     "find_bias",
     "find_colours",
     "find_folder",
+    "find_regions",
     "is_of_values",
     "keep_freed_memory",
     "kinds_of",

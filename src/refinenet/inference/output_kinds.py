@@ -1,6 +1,7 @@
 """Kinds of results: the table from which files, videos, large images and the command line are served.
 
 A new kind of picture of classes is a function that renders it, a row of `OUTPUT_KINDS`, and its name in `Output`. A
+new kind of file of classes, for other programs, is a function that packs it and a row with the function as `pack`. A
 new kind of file of other outputs is a module with its functions and a row. NumPy is imported where it is needed,
 because `--help` reads the table.
 
@@ -34,6 +35,8 @@ Kind = str
 POLYGONS = "polygons"
 """Short for all kinds that hold polygons."""
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+_PICTURE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".tif": "image/tiff"}
+"""Media types of pictures."""
 NAME_MARK = ":"
 """Between a kind and the name of an output."""
 
@@ -79,11 +82,17 @@ class OutputKind:
     of: str = CLASS_KIND
     """Kind of the outputs that it shows, a key of `refinenet.outputs.KINDS`."""
     render: Callable[[Segmentation], npt.NDArray[Any]] | None = None
-    """Returns the picture of classes; None for other outputs, and for files for other programs, which
-    `deployment.outputs` writes. Large images are rendered in blocks: a value that depends on other pixels would change
-    where blocks meet."""
+    """Returns the picture of classes; None for other outputs, and for files for other programs. Large images are
+    rendered in blocks: a value that depends on other pixels would change where blocks meet."""
+    pack: Callable[[Segmentation, str], bytes] | None = None
+    """Returns the content of a file of classes for other programs, given the name of the image; None for pictures, and
+    for other outputs."""
+    require: Callable[[], object] = lambda: None
+    """Raises ValueError if a package that it needs is not installed."""
     suffix: str = ".png"
     """Suffix of its files, unless the user chooses another one."""
+    media_type: str | None = None
+    """Media type of its files other than pictures, which the server states; None for application/octet-stream."""
     channels: int = 1
     """Channels of the picture: 1 for `(H, W)`, 3 for `(H, W, 3)`."""
     holds_ids: bool = False
@@ -115,11 +124,27 @@ class OutputKind:
     remark: str = ""
     """Remark beside its name in the help of the command line."""
 
+    def __post_init__(self) -> None:
+        ways = (self.render, self.pack, self.forms or self.contents)
+        assert [bool(way) for way in ways].count(True) == 1, "a kind has render, or pack, or forms and contents"
+        assert self.shows_values == bool(self.forms or self.contents), "forms and contents are for values alone"
+
     def options_of(self, suffix: str) -> tuple[str, ...]:
         """Return the fields of `RenderOptions` that have an effect on its files of a suffix."""
         if self.is_picture or suffix in self.contents:
             return self.options
         return self.forms[suffix].options if suffix in self.forms else ()
+
+    def media_type_of(self, suffix: str) -> str:
+        """Return the media type of its files of a suffix, ".tif" instead of ".tiff"."""
+        return _PICTURE_TYPES.get(suffix, self.media_type or "application/octet-stream")
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of its files of one image, in lower case; ".tif" stands for ".tiff", too."""
+        if self.is_picture:
+            return tuple(suffix for suffix in PICTURE_SUFFIXES if suffix == ".png" or self.survives_jpeg)
+        return (*self.forms, *self.contents) if self.shows_values else (self.suffix,)
 
     @property
     def is_picture(self) -> bool:
@@ -158,6 +183,7 @@ def _render_confidence(segmentation: Segmentation) -> npt.NDArray[np.uint8]:
     return np.rint(segmentation.confidence * 255).astype(np.uint8)
 
 
+_FILES = "refinenet.inference.class_files"
 _QUANTITIES = "refinenet.inference.values.quantities"
 _NORMALS = "refinenet.inference.values.normals"
 _CLOUD = "refinenet.inference.values.point_cloud"
@@ -214,9 +240,17 @@ OUTPUT_KINDS: dict[str, OutputKind] = {
     "overlay": OutputKind(render=attrgetter("overlay"), channels=3, survives_jpeg=True, options=OVERLAY_OPTIONS),
     "confidence": OutputKind(render=_render_confidence),
     "palette": OutputKind(render=attrgetter("palette"), holds_ids=True, has_palette=True),
-    "probabilities": OutputKind(suffix=".npz", remark=".npz"),
-    "coco": OutputKind(suffix=".json", has_polygons=True),
-    "geojson": OutputKind(suffix=".geojson", has_polygons=True),
+    "probabilities": OutputKind(suffix=".npz", pack=deferred(f"{_FILES}:pack_probabilities"), remark=".npz"),
+    "coco": OutputKind(
+        suffix=".json", media_type="application/json", pack=deferred(f"{_FILES}:pack_coco"), has_polygons=True
+    ),
+    "geojson": OutputKind(
+        suffix=".geojson",
+        media_type="application/geo+json",
+        pack=deferred(f"{_FILES}:pack_geojson"),
+        require=deferred("refinenet.inference.regions:require_features"),
+        has_polygons=True,
+    ),
     "depth": OutputKind(
         of="depth",
         forms={".png": _INTEGERS, ".tif": _NUMBERS},

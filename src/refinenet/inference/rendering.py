@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from refinenet.inference.output_kinds import (
     OUTPUT_KINDS,
-    PICTURE_SUFFIXES,
     Kind,
     Output,
     OutputKind,
@@ -156,8 +155,16 @@ class Renderer:
         picture = self._framed(prediction)
         return reorder_channels(picture, prediction.channel_order) if self._is_colour else picture
 
-    def encode(self, prediction: Prediction) -> bytes:
-        """Return the content of the file."""
+    def encode(self, prediction: Prediction, image_name: str = "image") -> bytes:
+        """Return the content of the file.
+
+        Args:
+            prediction: What to write.
+            image_name: Name of the image in files that name it.
+        """
+        if self.row.pack is not None:
+            assert prediction.segmentation is not None  # `open_renderer`
+            return self.row.pack(prediction.segmentation, image_name)
         if self.suffix in self.row.contents:
             assert self.subject is not None
             return self.row.contents[self.suffix](prediction, self.subject)
@@ -264,8 +271,7 @@ def _refuse_several_units(limits: tuple[float, float], renderers: Iterable[Rende
 def _list_affected(option: str) -> Iterator[str]:
     """Yield the kinds that an option has an effect on, with their suffixes."""
     for kind, row in OUTPUT_KINDS.items():
-        files = (*row.forms, *row.contents, *(PICTURE_SUFFIXES if row.is_picture else ()))
-        suffixes = [suffix for suffix in files if option in row.options_of(suffix)]
+        suffixes = [suffix for suffix in row.suffixes if option in row.options_of(suffix)]
         if suffixes:
             yield f"{kind} ({', '.join(suffixes)})"
 
@@ -280,8 +286,7 @@ def check_suffix_of(kind: Kind, suffix: str) -> None:
     Raises:
         ValueError: the kind is not written as such a file.
     """
-    row = OUTPUT_KINDS[split_kind(kind)[0]]
-    allowed = (*row.forms, *row.contents)
+    allowed = OUTPUT_KINDS[split_kind(kind)[0]].suffixes
     if _plain_suffix(suffix) not in allowed:
         raise ValueError(f"{kind} is written as {', '.join(allowed)}, not as {suffix!r}.")
 

@@ -21,7 +21,6 @@ from refinenet.models.model_card import BUNDLED, ModelCard, bundled_path, read_c
 from refinenet.models.model_file import load
 from refinenet.models.model_spec import (
     DOWNLOAD,
-    ENGINE_SUFFIXES,
     EXPORTED_SUFFIXES,
     IMAGENET_WEIGHTS,
     ModelSpec,
@@ -108,13 +107,8 @@ def open_model(model: str | os.PathLike[str]) -> tuple[Network, ModelCard]:
         refuse_address("model", model, DOWNLOAD)
         if Path(model).suffix.lower() in EXPORTED_SUFFIXES:
             raise ValueError(exported_model_message(model))
-        if Path(model).suffix.lower() in ENGINE_SUFFIXES:
-            raise ValueError(
-                f"{model} is a TensorRT engine, a program, which only TensorRT runs. Pass the model file that it "
-                "was exported from, or an export to .onnx."
-            )
     if str(model) not in BUNDLED:
-        read_card(model)  # refuses missing files, and folders
+        read_card(model)  # refuses missing files, folders, and exports for other programs
     path = _local_path(model)
     if is_safetensors(path):
         return load(path)

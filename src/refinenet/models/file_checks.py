@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 MAX_FILE_BYTES = 2 * 1024**3
 MAX_HEADER_BYTES = 10 * 1024**2
+UNOPENED: Mapping[str, str] = MappingProxyType(
+    {
+        ".pt2": "a program of PyTorch, which torch.export.load opens",
+        ".triton": "a model repository, which Triton serves",
+        **dict.fromkeys((".engine", ".plan", ".trt"), "a TensorRT engine, a program, which only TensorRT runs"),
+    }
+)
+"""Exports that are not opened here, and other files of their kind: what they are, by suffix."""
 _BEST = "best.safetensors"
 """Model of a run's best validation, in its folder."""
 
@@ -16,9 +25,14 @@ def is_safetensors(path: Path) -> bool:
     """Whether a file starts like a safetensors file: 8 bytes of length, then a JSON object.
 
     Raises:
-        ValueError: The file is empty or larger than 2 GiB.
+        ValueError: The file is empty or larger than 2 GiB, or an export that is not opened here.
         OSError: The file is missing, a folder, or not readable.
     """
+    if path.suffix.lower() in UNOPENED:
+        raise ValueError(
+            f"{path} is {UNOPENED[path.suffix.lower()]}. Pass the model file that it was exported from, or an export "
+            "to .onnx or .xml."
+        )
     if path.is_dir():
         inside = path / _BEST
         hint = f" Did you mean {inside}?" if inside.exists() else ""

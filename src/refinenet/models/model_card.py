@@ -143,7 +143,7 @@ def read_card(model: str | os.PathLike[str]) -> ModelCard | None:
         The card; None for models of other kinds, and for files that loading refuses.
 
     Raises:
-        ValueError: The file is empty or too large.
+        ValueError: The file is empty or too large, or an export that is not opened here.
         OSError: It is missing, a folder, or not readable.
     """
     name = os.fspath(model)

@@ -265,9 +265,7 @@ def _is_model(name: str) -> bool:
 
 
 EXPORTED_SUFFIXES = (".onnx", ".xml")
-"""Suffixes of exported graphs: ONNX, OpenVINO."""
-ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
-"""Suffixes of TensorRT engines, which are not opened."""
+"""Suffixes of exported graphs: ONNX, OpenVINO. Other exports are not opened: `file_checks.UNOPENED`."""
 
 
 def exported_model_message(model: str | os.PathLike[str]) -> str:

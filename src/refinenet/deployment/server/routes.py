@@ -10,13 +10,14 @@ from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import UploadFile
 
 from refinenet.deployment.server.refusals import Refusal
-from refinenet.deployment.server.service import MEDIA_TYPES, SUMMARY, Service
+from refinenet.deployment.server.service import SUMMARY, Service
+from refinenet.inference.output_kinds import OUTPUT_KINDS
 
 _KIND_OF_MEDIA: Mapping[str, tuple[str | None, str | None]] = {
+    **{row.media_type: (kind, None) for kind, row in OUTPUT_KINDS.items() if row.media_type},
     "image/png": (None, None),
     "image/jpeg": ("colour", ".jpg"),
     "application/json": (SUMMARY, None),
-    "application/geo+json": ("geojson", None),
 }
 """Kind and suffix that an Accept header stands for, if the request names no kind."""
 _MULTIPART = "multipart/form-data"
@@ -52,10 +53,11 @@ REFUSALS: dict[int | str, dict[str, Any]] = dict.fromkeys(
 )
 """Refusals in the schema of the routes."""
 router = APIRouter(responses=REFUSALS)
+_MEDIA_TYPES = {row.media_type_of(suffix) for row in OUTPUT_KINDS.values() for suffix in row.suffixes}
 _RESULTS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The file of the one kind asked for, or JSON with the summary and several files in base64.",
-        "content": {media: {} for media in sorted(set(MEDIA_TYPES.values()) - {"application/json"})},
+        "content": {media: {} for media in sorted(_MEDIA_TYPES - {"application/json"})},
     },
 }
 

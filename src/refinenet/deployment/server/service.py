@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from refinenet._version import __version__
-from refinenet.deployment.outputs import choose_kinds, render, usual_suffix
+from refinenet.deployment.outputs import choose_kinds, usual_suffix
 from refinenet.deployment.server.memory import estimate_bytes, measure_pixel_bytes, read_bytes
 from refinenet.deployment.server.metrics import Metrics
 from refinenet.deployment.server.model_processes import ModelEndedError, ModelProcesses
@@ -21,7 +21,7 @@ from refinenet.deployment.server.refusals import Refusal
 from refinenet.deployment.server.settings import ServerSettings
 from refinenet.deployment.server.work import WorkQueue
 from refinenet.inference.backends.windowed import WindowedBackend
-from refinenet.inference.output_kinds import OUTPUT_KINDS, PICTURE_SUFFIXES, POLYGONS, Kind
+from refinenet.inference.output_kinds import OUTPUT_KINDS, POLYGONS, Kind
 from refinenet.inference.prediction import Prediction
 from refinenet.inference.rendering import Renderer
 from refinenet.inference.values.subject import kinds_of, usual_kind
@@ -36,17 +36,6 @@ if TYPE_CHECKING:
 
 SUMMARY = "summary"
 """Kind of results besides those of `OUTPUT_KINDS`: JSON with size, areas and times."""
-MEDIA_TYPES: Mapping[str, str] = {
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".tif": "image/tiff",
-    ".json": "application/json",
-    ".geojson": "application/geo+json",
-    ".npz": "application/octet-stream",
-    ".ply": "application/octet-stream",
-}
-"""Media types of results by suffix."""
 _PUBLIC_LIMITS = ("max_bytes", "max_pixels", "window_pixels", "workers", "queue", "body_seconds", "request_seconds")
 """Settings that clients may know."""
 _WARM_UP = 64
@@ -244,17 +233,14 @@ class Service:
             allowed = f"{', '.join(self.kinds)} and {POLYGONS}"
             raise Refusal(422, f"{error} This model has the kinds {allowed}.", "parameters") from error
         for each in renderers:
-            self._check_picture(each)
+            self._check_suffix(each)
         return ResultOptions(renderers=renderers, has_summary=SUMMARY in named, **reading)
 
-    def _check_picture(self, renderer: Renderer) -> None:
+    def _check_suffix(self, renderer: Renderer) -> None:
         row, suffix = renderer.row, renderer.suffix
-        if row.shows_values:
-            return  # checked by `open_renderer`
-        allowed = [each for each in PICTURE_SUFFIXES if each == ".png" or row.survives_jpeg]
-        if suffix not in (allowed if row.is_picture else [row.suffix]):
-            names = ", ".join(allowed if row.is_picture else [row.suffix])
-            raise Refusal(422, f"{renderer.kind} is written as {names}, not as {suffix!r}.", "parameters")
+        if suffix not in row.suffixes:
+            allowed = ", ".join(row.suffixes)
+            raise Refusal(422, f"{renderer.kind} is written as {allowed}, not as {suffix!r}.", "parameters")
 
     def run(self, content: bytes, options: ResultOptions) -> Result:
         """Predict for an image; called in a thread.
@@ -297,7 +283,7 @@ class Service:
     def _render(self, prediction: Prediction, renderer: Renderer) -> tuple[str, bytes]:
         """Return media type and content of a file."""
         try:
-            return MEDIA_TYPES[renderer.suffix], render(prediction, renderer, "image")
+            return renderer.row.media_type_of(renderer.suffix), renderer.encode(prediction)
         except ValueError as error:  # such as depths that are too large for the integers of a .png
             raise Refusal(422, str(error), "parameters") from error
 

@@ -1,9 +1,9 @@
 """Backends: ways to run a network, from prepared images to the maps of its outputs.
 
 `BACKENDS` lists them, `choose_backend` resolves "auto", and `open_backend` opens the result. A new backend is a module
-here, a name in `base.BackendName`, and a row of that table. `graph` runs graphs of OpenVINO and ONNX Runtime;
-`translated` runs networks that were translated to such graphs; `isolated` runs graphs of unknown memory use in a
-process with limited memory.
+here, a function below that opens it, a row of that table, and its name in `base.BackendName`. `graph` runs graphs of
+OpenVINO and ONNX Runtime; `translated` runs networks that were translated to such graphs; `isolated` runs graphs of
+unknown memory use in a process with limited memory; `fallback` replaces what cannot run a network.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, get_args
 
-from refinenet.inference.backends.base import INT8, BackendName, InferencePrecision
+from refinenet.inference.backends.base import CPU, INT8, BackendError, BackendName, InferencePrecision
+from refinenet.io.extras import install_extra
 
 if TYPE_CHECKING:
     from refinenet.inference.backends.graph import Engine, ExportedModel
@@ -47,14 +48,31 @@ class BackendSpec:
     """Returns the precisions in which it is faster on this processor than in float32."""
     remark: str = ""
     """Remark beside its name in the help of the command line."""
+    extra: str | None = None
+    """Optional part of this installation that has the package; None for packages that pip installs by their name."""
     open: Callable[[Network, InferencePrecision, Int8Record | None], Backend]
-    """Raises ValueError if a package or the record for int8 is missing, or the backend does not run on the network's
-    device."""
+    """Raises ValueError if another package or the record for int8 is missing."""
 
     @property
     def is_installed(self) -> bool:
         """Whether its package is installed."""
         return importlib.util.find_spec(self.package) is not None
+
+    def check(self, name: str, device: str) -> None:
+        """Check that it can be opened here.
+
+        Args:
+            name: Its name.
+            device: Type of the network's device.
+
+        Raises:
+            ValueError: its package is not installed, or it does not run on the device.
+        """
+        if not self.is_installed:
+            install = f"pip install {self.package}" if self.extra is None else install_extra(self.extra)
+            raise ValueError(f"The backend {name} needs {self.package}, which is not installed: {install}")
+        if not self.any_device and device != CPU:
+            raise ValueError(f"The backend {name} runs on the CPU, the network is on {device}: choose device='cpu'.")
 
 
 # The modules are imported when a backend is opened: each needs PyTorch, and some a package that may be missing.
@@ -99,12 +117,16 @@ BACKENDS: Mapping[BackendName, BackendSpec] = MappingProxyType(
         "openvino": BackendSpec(
             precisions=("float32", "bfloat16", INT8),
             package="openvino",
+            extra="openvino",
             is_fast_on_cpu=True,
             find_faster_precisions=_find_faster_in_openvino,
             open=partial(_open_translated, "openvino"),
         ),
         "onnxruntime": BackendSpec(
-            precisions=("float32",), package="onnxruntime", open=partial(_open_translated, "onnxruntime")
+            precisions=("float32",),
+            package="onnxruntime",
+            extra="export",
+            open=partial(_open_translated, "onnxruntime"),
         ),
     }
 )
@@ -197,8 +219,8 @@ def open_backend(
         name: Name of the backend.
         precision: Precision of its arithmetic.
         record: How to run the network in int8, from its model file.
-        or_pytorch: Whether PyTorch replaces a backend that turns out not to be able to run the network; in int8 none
-            does.
+        or_pytorch: Whether PyTorch replaces a backend that turns out not to be able to run the network, now or at the
+            first image; in int8 none does.
         translation: What runs a translation of the network with its present weights, if that is at hand.
 
     Raises:
@@ -218,13 +240,28 @@ def open_backend(
             )
         assert name in ("openvino", "onnxruntime")
         return GraphBackend(model.graph, name, precision, model.channels, str(model.path))
-    backend = BACKENDS[name].open(model, precision, record)
-    if BACKENDS[name].any_device:
-        return backend
-    from refinenet.inference.backends.translated import AutoBackend, TranslatedBackend
+    if not or_pytorch or precision == INT8 or name == FALLBACK:
+        return _open_for_network(model, name, precision, record, translation)
+    from refinenet.inference.backends.fallback import AutoBackend, replace_by_pytorch
 
-    if not isinstance(backend, TranslatedBackend):
-        return backend
-    backend.adopt(translation)
-    # Other backends fail when they are opened or not at all; a translation fails at the first image.
-    return AutoBackend(model, backend) if or_pytorch and precision != INT8 else backend
+    try:
+        # Some fail when they are opened; others, such as a translation, at the first image.
+        return AutoBackend(model, _open_for_network(model, name, precision, record, translation))
+    except BackendError as error:
+        return replace_by_pytorch(model, error)
+
+
+def _open_for_network(
+    network: Network,
+    name: BackendName,
+    precision: InferencePrecision,
+    record: Int8Record | None,
+    translation: Backend | None,
+) -> Backend:
+    from refinenet.inference.backends.translated import TranslatedBackend
+
+    BACKENDS[name].check(name, network.mean.device.type)
+    backend = BACKENDS[name].open(network, precision, record)
+    if isinstance(backend, TranslatedBackend):
+        backend.adopt(translation)
+    return backend

@@ -8,13 +8,11 @@ from types import MappingProxyType
 from typing import Any
 
 from refinenet.inference.backends import onnxruntime, openvino
-from refinenet.inference.backends.base import CPU, INT8, BackendError
+from refinenet.inference.backends.base import CPU, INT8
 from refinenet.inference.backends.exported import GraphBackend
 from refinenet.inference.backends.graph import Engine, Graph, require_openvino
-from refinenet.inference.backends.pytorch import PyTorchBackend
 from refinenet.inference.backends.translation_cache import read_or_translate
 from refinenet.io.arrays import Array
-from refinenet.io.console import print_note
 from refinenet.io.processes.threads import TRACING, ThreadLock
 from refinenet.models.inference_graph import Weights, note_weights
 from refinenet.models.int8_record import Int8Record
@@ -63,7 +61,7 @@ class TranslatedBackend:
         record: How to run the network in int8.
 
     Raises:
-        ValueError: the engine is not installed, the network is not on the CPU, or there is no record for int8.
+        ValueError: the engine is not installed, or there is no record for int8.
     """
 
     def __init__(
@@ -73,8 +71,6 @@ class TranslatedBackend:
             raise ValueError(NO_RECORD)
         self._translator = TRANSLATORS[engine]
         self._translator.require()
-        if network.mean.device.type != CPU:
-            raise ValueError(f"{self._translator.title} runs on the CPU here, the network is on {network.mean.device}.")
         self.network, self.engine, self.precision = network, engine, precision
         self._record = record if precision == INT8 else None
         self._translated: tuple[Weights, GraphBackend] | None = None
@@ -119,38 +115,3 @@ class TranslatedBackend:
             graph = read_or_translate(self.network, translator.translate, self.engine, title, self._record)
         channels = self.network.architecture.num_channels
         return GraphBackend(graph, self.engine, self.precision, channels, f"The network translated for {title}")
-
-
-class AutoBackend:
-    """The engine that "auto" selected; if it cannot run the network, PyTorch replaces it and a note is printed.
-
-    Args:
-        network: Network to run, on the CPU.
-        preferred: Backend to try first.
-    """
-
-    def __init__(self, network: Network, preferred: TranslatedBackend) -> None:
-        self._network = network
-        self._backend: TranslatedBackend | PyTorchBackend = preferred
-        self._lock = ThreadLock()
-
-    @property
-    def device(self) -> object:
-        """Device on which images must be."""
-        return self._backend.device
-
-    def __call__(self, images: Array) -> Array:
-        """Map float32 RGB images `(N, 3, H, W)` in [0, 1] to logits before upsampling, in evaluation mode."""
-        backend = self._backend
-        return backend(images) if isinstance(backend, PyTorchBackend) else self._open(backend)(images)
-
-    def _open(self, preferred: TranslatedBackend) -> GraphBackend | PyTorchBackend:
-        try:
-            return preferred.open()
-        except BackendError as error:
-            with self._lock:  # one of several concurrent first calls prints the note
-                if isinstance(self._backend, PyTorchBackend):
-                    return self._backend
-                print_note(f"{error} PyTorch runs the network instead.")
-                self._backend = PyTorchBackend(self._network)
-                return self._backend

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from refinenet.datasets.formats.coco import CocoInstances, open_instances
-from refinenet.deployment.regions import find_regions
+from refinenet.inference.regions import find_regions
 from refinenet.io.files import stream_atomically
 from refinenet.labelling.formats.base import Draft, DraftOptions, ToolExport, blank, find_class, label_masks, write_json
 from refinenet.labelling.outlines import Region, find_outlines, join_rings

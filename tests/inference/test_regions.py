@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 from street_files import SIZE, labels_of
 
 from refinenet import RefineNet
-from refinenet.deployment.regions import find_regions, to_geojson
+from refinenet.inference.regions import find_regions, to_geojson
 from refinenet.labels import LabelSet
 
 
