@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from frontier_results import COLUMNS, Entry, Results
 from frontier_speed import HINTS, measure_speeds, read_speeds, write_speeds
-from peers import CONTENDERS, PUBLISHED, Start
+from peers import CONTENDERS, PUBLISHED, Contender, Start
 from PIL import Image
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -86,7 +86,7 @@ class Plan:
 
     def conditions(self, network: str) -> dict[str, str]:
         """Return what the score of a network depends on, besides the seed and the code."""
-        parts = repr(SIZES[network]) if network in SIZES else repr(CONTENDERS[network].make)
+        parts = next((repr(parts) for size, parts in SIZES.items() if size == network), _describe(CONTENDERS[network]))
         images = f"{self.dataset} at {self.size[0]}x{self.size[1]}"
         return {"network": parts, "images": images, **{name: repr(value) for name, value in self.settings.items()}}
 
@@ -103,7 +103,7 @@ class Plan:
         before, now = result.get("conditions", {}), self.conditions(network)
         if changed := sorted(name for name in {*before, *now} if before.get(name) != now.get(name)):
             raise SystemExit(
-                f"{path.parent} was trained with another {', '.join(changed)}: use the same options, or another --output"
+                f"{path.parent} was trained with another {', '.join(changed)}: pass the same, or another --output."
             )
         return result
 
@@ -115,6 +115,14 @@ class Plan:
             read_image=partial(_read_resized, dataset.read_image, self.size, Image.Resampling.BOX),
             read_labels=partial(_read_resized, dataset.read_labels, self.size, Image.Resampling.NEAREST),
         )
+
+
+def _describe(contender: Contender) -> str:
+    """Return the function that creates a network, with its arguments, in the same words in each process."""
+    make, given = contender.make, ""
+    if isinstance(make, partial):
+        make, given = make.func, f"{make.args}{make.keywords}"
+    return f"{getattr(make, '__name__', make)}{given} on {contender.encoder}"
 
 
 def _read_resized(

@@ -33,6 +33,7 @@ def test_a_run_is_trained_to_its_end_and_then_skipped(plan: frontier.Plan, capsy
     assert found is not None
     assert 0 <= found["miou"] <= 1
     assert found["conditions"]["epochs"] == "1"
+    assert found["conditions"]["network"] == "make_lraspp on tf_efficientnet_lite0"
     start = peers.Start(classes=11, weights=None)
     network = peers.CONTENDERS[NETWORK].make(start)
     before = network.state_dict()["decode.head.low_classifier.weight"].clone()
@@ -42,7 +43,7 @@ def test_a_run_is_trained_to_its_end_and_then_skipped(plan: frontier.Plan, capsy
     frontier.train_all(plan, [NETWORK], 1)
     assert not capsys.readouterr().out
     longer = replace(plan, settings={**plan.settings, "epochs": 2})
-    with pytest.raises(SystemExit, match="lraspp-0 was trained with another epochs: use the same options"):
+    with pytest.raises(SystemExit, match="lraspp-0 was trained with another epochs: pass the same"):
         frontier.train_all(longer, [NETWORK], 1)
 
 
