@@ -119,7 +119,8 @@ class Plan:
 
 def _describe(contender: Contender) -> str:
     """Return the function that creates a network, with its arguments, in the same words in each process."""
-    make, given = contender.make, ""
+    make: Any = contender.make
+    given = ""
     if isinstance(make, partial):
         make, given = make.func, f"{make.args}{make.keywords}"
     return f"{getattr(make, '__name__', make)}{given} on {contender.encoder}"
