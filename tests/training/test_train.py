@@ -389,7 +389,7 @@ def test_a_model_that_was_changed_by_hand_is_no_new_network(tmp_path: Path, caps
         next(r.network.parameters()).add_(0.01)
     r.train("streets:4:48x32", output=tmp_path / "run", stop_after=1, **SMALL)
     assert (
-        "The new model starts from the weights of another one and falls under its licence: Non-comm"
+        "The new model starts from the weights of another one and falls under its licence (Non-comm"
         in capsys.readouterr().err
     )
     noted = RefineNet(model=tmp_path / "run" / "last.safetensors", device="cpu").card

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from refinenet.deployment.file_results import FileResult
     from refinenet.deployment.inputs import JobList
 
+_LISTED = 4
+"""Largest number of classes in the line of an image."""
+
 
 class ImageReport:
     """A printed line for each image, or JSON for all images at the end."""
@@ -86,5 +89,8 @@ def json_lines_to(target: str | None, work: JobList) -> Iterator[Callable[[FileR
 
 
 def _main_areas(areas: Mapping[str, float]) -> str:
-    largest = sorted(areas.items(), key=lambda item: -item[1])[:4]
-    return ", ".join(f"{name} {100 * area:.0f} %" for name, area in largest if area >= 0.005)
+    shown = sorted((each for each in areas.items() if each[1] >= 0.005), key=lambda item: -item[1])
+    words = [f"{name} {100 * area:.0f} %" for name, area in shown[:_LISTED]]
+    if len(shown) > _LISTED:
+        words.append(f"{len(shown) - _LISTED} more")
+    return ", ".join(words)

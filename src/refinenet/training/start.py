@@ -264,7 +264,7 @@ def _record_start(network: Network, card: ModelCard, origin: Mapping[str, Any]) 
 def _describe_weights(card: ModelCard, origin: Mapping[str, Any]) -> str:
     """Say where the weights of a network come from."""
     if _is_trained(card, origin):
-        return f"The new model starts from the weights of another one and falls under its licence: {card.licence}."
+        return f"The new model starts from the weights of another one and falls under its licence ({card.licence})."
     if "encoder_weights" in origin:
         return f"The network is new; the weights of its encoder are initialised from {origin['encoder_weights']}."
     advice = "Starting from a model (--model camvid) or encoder weights (--encoder-weights imagenet)"

@@ -307,7 +307,7 @@ def _write_all(
     lost = [split for split in source.listing.splits if not written[split]]
     if lost:
         left_out = sorted({change.left_out for change in changes if change.pair.split in lost})[:5]
-        reasons = "; ".join(left_out) or "the source has none in this split"
+        reasons = "; ".join(left_out) or "the source has no samples there"
         text = examination.report.text()
         advice = f"\n\n{text}" if text else ""
         raise ValueError(f"No sample would be left in {', '.join(lost)}, so no copy was written: {reasons}.{advice}")

@@ -272,8 +272,8 @@ def _reasons(choice: Choice, metrics: ImageMetrics, label_set: LabelSet) -> Iter
         ious = []
         for k in choice.classes:
             hits, truth, prediction = (int(count) for count in metrics.regions[:, k])
-            ious.append(f"{label_set.names[k]} has an IoU of {percent(hits / (truth + prediction - hits))} %")
-        yield f"{', '.join(ious)}, the lowest of all images."
+            ious.append(f"{label_set.names[k]} {percent(hits / (truth + prediction - hits))} %")
+        yield f"The lowest IoU of all images: {', '.join(ious)}."
     elif choice.group == "mistakes":
         share = format_share(metrics.confident_mistakes or 0)
         yield f"{share} of its pixels are wrong with a confidence of {CONFIDENT:g} or more."
