@@ -51,7 +51,7 @@ def errors(
         Literal["tiny", "small", "medium", "large"] | None,
         typer.Option(
             metavar="SIZE",
-            help="Size of the networks that --folds trains: small (default), medium or large.",
+            help="Size of the networks that --folds trains: tiny, small (default), medium or large.",
             rich_help_panel=NETWORK,
         ),
     ] = None,
