@@ -78,8 +78,8 @@ def test_options_of_python_that_are_off_are_as_options_left_out(
 ) -> None:
     (street.parent / "in").mkdir()
     street.rename(street.parent / "in" / "street.png")
-    orders = (("with", off, {}), ("without", {}, off))
-    for name, before, now in orders:
+    unset: dict[str, Any] = {}
+    for name, before, now in (("with", off, unset), ("without", unset, off)):
         paths = (street.parent / "in", street.parent / name)
         camvid_model.deploy_files(*paths, kinds="overlay", progress=False, **before)
         camvid_model.deploy_files(*paths, kinds="overlay", progress=False, **now)
