@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from frontier_results import COLUMNS, Entry, Results
 from frontier_speed import HINTS, measure_speeds, read_speeds, write_speeds
-from peers import CONTENDERS, PUBLISHED, Start
+from peers import CONTENDERS, PUBLISHED, Contender, Start
 from PIL import Image
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -84,10 +84,28 @@ class Plan:
         name = network.lower().replace("+", "plus").replace(" ", "-")
         return self.output / "runs" / f"{name}-{seed}"
 
+    def conditions(self, network: str) -> dict[str, str]:
+        """Return what the score of a network depends on, besides the seed and the code."""
+        parts = next((repr(parts) for size, parts in SIZES.items() if size == network), _describe(CONTENDERS[network]))
+        images = f"{self.dataset} at {self.size[0]}x{self.size[1]}"
+        return {"network": parts, "images": images, **{name: repr(value) for name, value in self.settings.items()}}
+
     def read_result(self, network: str, seed: int) -> dict[str, Any] | None:
-        """Return the result of a run, or None if it is not finished."""
+        """Return the result of a run, or None if it is not finished.
+
+        Raises:
+            SystemExit: It was trained under other conditions.
+        """
         path = self.run(network, seed) / RESULT
-        return json.loads(path.read_text("utf-8")) if path.is_file() else None
+        if not path.is_file():
+            return None
+        result: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        before, now = result.get("conditions", {}), self.conditions(network)
+        if changed := sorted(name for name in {*before, *now} if before.get(name) != now.get(name)):
+            raise SystemExit(
+                f"{path.parent} was trained with another {', '.join(changed)}: pass the same, or another --output."
+            )
+        return result
 
     def open(self, split: str) -> Dataset:
         """Open a split of the dataset, with images and masks of `size`."""
@@ -97,6 +115,15 @@ class Plan:
             read_image=partial(_read_resized, dataset.read_image, self.size, Image.Resampling.BOX),
             read_labels=partial(_read_resized, dataset.read_labels, self.size, Image.Resampling.NEAREST),
         )
+
+
+def _describe(contender: Contender) -> str:
+    """Return the function that creates a network, with its arguments, in the same words in each process."""
+    make: Any = contender.make
+    given = ""
+    if isinstance(make, partial):
+        make, given = make.func, f"{make.args}{make.keywords}"
+    return f"{getattr(make, '__name__', make)}{given} on {contender.encoder}"
 
 
 def _read_resized(
@@ -131,8 +158,10 @@ class FrontierTask:
     printed: tuple[str, ...] = ("loss", "learning_rate", "val_miou", "images_per_second", "seconds")
     columns: tuple[str, ...] = ("epoch", *printed)
 
-    def __init__(self, folder: RunFolder, learner: Learner[nn.Module], val_set: Dataset) -> None:
-        self.folder, self.learner, self.val_set = folder, learner, val_set
+    def __init__(
+        self, folder: RunFolder, learner: Learner[nn.Module], val_set: Dataset, conditions: dict[str, str]
+    ) -> None:
+        self.folder, self.learner, self.val_set, self.conditions = folder, learner, val_set, conditions
 
     def measure(self, after_each: Callable[[], None]) -> Measurement:
         """Segment the validation images; see `Task`."""
@@ -151,7 +180,7 @@ class FrontierTask:
         weights = {name: tensor.contiguous() for name, tensor in self.learner.measured.state_dict().items()}
         self.folder.write(self.folder.last_model.name, save(weights))
         if measurement is not None and epoch == self.learner.config.epochs:
-            result = {**measurement.summary, "epochs": epoch, **describe_run()}
+            result = {**measurement.summary, "conditions": self.conditions, **describe_run()}
             self.folder.write(RESULT, json.dumps(result, indent=2).encode())
 
 
@@ -181,7 +210,8 @@ def train(plan: Plan, network: str, seed: int) -> None:
             state = restore_state(folder, learner, show=True)
         else:
             state = start_state(folder, learner, {"network": network, "seed": seed, **plan.settings}, show=True)
-        Trainer(learner, loader, FrontierTask(folder, learner, val_set), session, state).run()
+        task = FrontierTask(folder, learner, val_set, plan.conditions(network))
+        Trainer(learner, loader, task, session, state).run()
 
 
 def train_all(plan: Plan, networks: list[str], seeds: int) -> None:
@@ -206,7 +236,8 @@ def measure(plan: Plan, networks: list[str], arguments: argparse.Namespace) -> N
     speeds = measure_speeds(
         makers, PUBLISHED, size=arguments.timed_size, rounds=arguments.rounds, with_int8=not arguments.no_int8
     )
-    write_speeds(speeds, plan.output / SPEEDS)
+    side, threads = arguments.timed_size, torch.get_num_threads()
+    write_speeds(speeds, f"{side}x{side}, OpenVINO, {threads} CPU threads", plan.output / SPEEDS)
 
 
 def read_accuracy(plan: Plan, network: str, seeds: int) -> list[float]:
@@ -217,7 +248,7 @@ def read_accuracy(plan: Plan, network: str, seeds: int) -> list[float]:
 
 def collect(plan: Plan, networks: list[str], seeds: int) -> Results:
     """Return all results that were measured."""
-    speeds, settings, entries = read_speeds(plan.output / SPEEDS), plan.settings, []
+    (timed, speeds), settings, entries = read_speeds(plan.output / SPEEDS), plan.settings, []
     for name in networks:
         contender, speed = CONTENDERS[name], speeds.get(name)
         entries.append(
@@ -233,18 +264,18 @@ def collect(plan: Plan, networks: list[str], seeds: int) -> Results:
                 ratio=None if speed is None else speed.ratios["float32"],
             )
         )
-    title = (
-        f"{plan.dataset} at {plan.size[0]}x{plan.size[1]}, {settings['epochs']} epochs of crops of "
-        f"{settings['crop_size'][1]}x{settings['crop_size'][0]}; OpenVINO, {torch.get_num_threads()} CPU threads"
+    crop = settings["crop_size"]
+    trained = (
+        f"{plan.dataset} at {plan.size[0]}x{plan.size[1]}, {settings['epochs']} epochs of crops of {crop[1]}x{crop[0]}"
     )
-    return Results(title=title, entries=tuple(entries))
+    return Results(trained=trained, timed=timed, entries=tuple(entries))
 
 
 def draw(plan: Plan, networks: list[str], seeds: int) -> None:
     """Print the table, write all results to one file, and draw accuracy against time."""
     results = collect(plan, networks, seeds)
     heading = [*COLUMNS, *(f"{precision}, ms" for precision in PRECISIONS), "speed against published"]
-    print_table(results.title, heading, results.tabulate(PRECISIONS))
+    print_table(f"{results.trained}; {results.timed}", heading, results.tabulate(PRECISIONS))
     results.write(plan.output / "frontier.json")
     for suffix in ("svg", "png"):
         results.draw(plan.output / f"frontier.{suffix}")

@@ -1,7 +1,4 @@
-"""Results of `frontier.py` in one file, their table, and accuracy against time as a picture.
-
-`docs/figures.py` draws the picture of the documentation from such a file, without training anything.
-"""
+"""Results of `frontier.py` in one file, their table, and accuracy against time as a picture."""
 
 from __future__ import annotations
 
@@ -39,7 +36,10 @@ class Entry:
 class Results:
     """All networks, and the conditions under which they were trained and timed."""
 
-    title: str
+    trained: str
+    """Images, epochs and crops."""
+    timed: str
+    """Size of the timed image, runtime and threads; empty if nothing was timed."""
     entries: tuple[Entry, ...]
 
     def write(self, path: Path) -> None:
@@ -51,7 +51,7 @@ class Results:
         """Read a file of results."""
         found = json.loads(path.read_text("utf-8"))
         entries = (Entry(**{**each, "mious": tuple(each["mious"])}) for each in found["entries"])
-        return cls(title=found["title"], entries=tuple(entries))
+        return cls(trained=found["trained"], timed=found["timed"], entries=tuple(entries))
 
     def tabulate(self, precisions: tuple[str, ...]) -> list[list[str]]:
         """Return the rows of a table: `COLUMNS`, milliseconds by precision, speed against the published network."""
@@ -86,8 +86,8 @@ class Results:
             axes.set_xticks([], minor=True)
             times = [_time(entry) for entry in known] or [50.0]
             axes.set_xlim(0.85 * min(times), 1.3 * max(times))
-            axes.set_xlabel("milliseconds for an image of 512x512 (float32, OpenVINO, two CPU cores)")
-            axes.set_ylabel("mIoU on the validation split, %")
+            axes.set_xlabel(f"milliseconds ({self.timed}, float32)")
+            axes.set_ylabel(f"mIoU %, {self.trained}", fontsize=8)
             axes.grid(alpha=0.3, which="both")
             axes.legend(loc="lower right")
             figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)

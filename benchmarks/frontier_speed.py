@@ -164,13 +164,15 @@ def measure_speeds(
     return found
 
 
-def write_speeds(speeds: dict[str, Speed], path: Path) -> None:
+def write_speeds(speeds: dict[str, Speed], conditions: str, path: Path) -> None:
     """Write what `read_speeds` reads."""
-    path.write_text(json.dumps({name: asdict(speed) for name, speed in speeds.items()}, indent=2), "utf-8")
+    values = {"conditions": conditions, "speeds": {name: asdict(speed) for name, speed in speeds.items()}}
+    path.write_text(json.dumps(values, indent=2), "utf-8")
 
 
-def read_speeds(path: Path) -> dict[str, Speed]:
-    """Read measured speeds by network; none if they were not measured."""
+def read_speeds(path: Path) -> tuple[str, dict[str, Speed]]:
+    """Read the conditions of measured speeds, and the speeds by network; empty if they were not measured."""
     if not path.is_file():
-        return {}
-    return {name: Speed(**values) for name, values in json.loads(path.read_text("utf-8")).items()}
+        return "", {}
+    found = json.loads(path.read_text("utf-8"))
+    return found["conditions"], {name: Speed(**values) for name, values in found["speeds"].items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import frontier
@@ -31,7 +32,8 @@ def test_a_run_is_trained_to_its_end_and_then_skipped(plan: frontier.Plan, capsy
     found = plan.read_result(NETWORK, 0)
     assert found is not None
     assert 0 <= found["miou"] <= 1
-    assert found["epochs"] == 1
+    assert found["conditions"]["epochs"] == "1"
+    assert found["conditions"]["network"] == "make_lraspp on tf_efficientnet_lite0"
     start = peers.Start(classes=11, weights=None)
     network = peers.CONTENDERS[NETWORK].make(start)
     before = network.state_dict()["decode.head.low_classifier.weight"].clone()
@@ -40,25 +42,30 @@ def test_a_run_is_trained_to_its_end_and_then_skipped(plan: frontier.Plan, capsy
     capsys.readouterr()
     frontier.train_all(plan, [NETWORK], 1)
     assert not capsys.readouterr().out
+    longer = replace(plan, settings={**plan.settings, "epochs": 2})
+    with pytest.raises(SystemExit, match="lraspp-0 was trained with another epochs: pass the same"):
+        frontier.train_all(longer, [NETWORK], 1)
 
 
 def test_the_table_has_the_mean_of_the_seeds_and_the_times(plan: frontier.Plan) -> None:
     for seed, miou in enumerate((0.40, 0.44)):
         folder = plan.run("medium", seed)
         folder.mkdir(parents=True)
-        (folder / frontier.RESULT).write_text(json.dumps({"miou": miou}))
+        values = {"miou": miou, "conditions": plan.conditions("medium")}
+        (folder / frontier.RESULT).write_text(json.dumps(values))
     speed = Speed(
         parameters=3_346_315,
         multiply_adds=3_719_094_272,
         milliseconds={"float32": 60.04, "int8": 20.0},
         ratios={"float32": 2.0, "int8": 6.0},
     )
-    write_speeds({"medium": speed}, plan.output / frontier.SPEEDS)
+    write_speeds({"medium": speed}, "512x512, 2 CPU threads", plan.output / frontier.SPEEDS)
     medium, fpn = frontier.collect(plan, ["medium", "FPN"], 3).tabulate(frontier.PRECISIONS)
     assert medium[:2] == ["ours, medium", "tf_efficientnet_lite0"]
     assert medium[2:] == ["3.35 M", "3.72 G", "42.0 ±2.0", "60.0", "", "20.0", "2.00x"]
     assert fpn == ["FPN", "tf_efficientnet_lite0", *[""] * 7]
     frontier.draw(plan, ["medium", "FPN"], 3)
+    assert "512x512, 2 CPU threads" in (plan.output / "frontier.json").read_text()
     assert "medium" in (plan.output / "frontier.svg").read_text()
     assert Results.read(plan.output / "frontier.json") == frontier.collect(plan, ["medium", "FPN"], 3)
     assert (plan.output / "frontier.png").read_bytes().startswith(b"\x89PNG")

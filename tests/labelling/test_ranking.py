@@ -122,7 +122,7 @@ def test_results_of_another_model_are_refused(tmp_path: Path, camvid_model: Refi
     photos, out = write_photos(tmp_path / "photos", 2), tmp_path / "todo"
     rank_images(camvid_model, photos, out, count=1, progress=False)
     other = RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, num_classes=3, device="cpu")
-    with pytest.raises(ValueError, match="model_sha256 was"):
+    with pytest.raises(ValueError, match=r"settings: --model is another model\. Choose"):
         rank_images(other, photos, out, count=1, progress=False)
 
 

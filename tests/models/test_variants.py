@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from published import image, published_weights
@@ -18,6 +19,7 @@ from refinenet.models.architecture import Architecture
 from refinenet.models.decoder import ChainedResidualPooling, Decoder
 from refinenet.models.decoder_config import DECODER_PRESETS, FULL, LIGHTWEIGHT
 from refinenet.models.model_spec import SIZES as SIZE_OPTIONS
+from refinenet.models.model_spec import ModelSpec, SizeName
 from refinenet.models.network import Network
 
 Weights = dict[str, Tensor]
@@ -182,7 +184,8 @@ def normalised(images: Tensor, network: Network) -> Tensor:
 
 def convolve(x: Tensor, weights: Weights, name: str) -> Tensor:
     kernel = weights[f"{name}.weight"]
-    return functional.conv2d(x, kernel, weights.get(f"{name}.bias"), padding=kernel.shape[-1] // 2)
+    groups = x.shape[1] // kernel.shape[1]
+    return functional.conv2d(x, kernel, weights.get(f"{name}.bias"), padding=kernel.shape[-1] // 2, groups=groups)
 
 
 def refine(x: Tensor, weights: Weights, name: str) -> Tensor:
@@ -295,8 +298,9 @@ def forward_with_norms(weights: Weights, maps: list[Tensor]) -> Tensor:
     return before
 
 
-def test_decoders_with_batch_norm_give_the_results_of_plain_code() -> None:
-    config = LIGHTWEIGHT.changed({**SIZE_OPTIONS["medium"].decoder, "widths": (16, 16, 16, 16)})
+@pytest.mark.parametrize("size", ["small", "medium"])
+def test_decoders_with_batch_norm_give_the_results_of_plain_code(size: SizeName) -> None:
+    config = LIGHTWEIGHT.changed({**SIZE_OPTIONS[size].decoder, "widths": (16, 16, 16, 16)})
     torch.manual_seed(2)
     decoder = Decoder([[channels] for channels in CHANNELS], config).eval()
     for norm in (module for module in decoder.modules() if isinstance(module, nn.BatchNorm2d)):
@@ -311,6 +315,28 @@ def test_decoders_with_batch_norm_give_the_results_of_plain_code() -> None:
         found = decoder([[x] for x in maps])
         expected = forward_with_norms(dict(decoder.state_dict()), maps[::-1])
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("size", "multiply_adds", "parameters"),
+    [
+        ("tiny", 0.596, 3_159_019),
+        ("small", 2.167, 3_061_579),
+        ("medium", 3.719, 3_352_203),
+        ("large", 6.762, 5_190_667),
+    ],
+)
+def test_sizes_cost_what_the_documentation_says(size: SizeName, multiply_adds: float, parameters: int) -> None:
+    """The figures of `docs/how-to/faster.md`, by PyTorch's counter."""
+    network = build(**vars(ModelSpec(size=size, num_classes=11, encoder_weights="random").architecture()))
+    assert count_parameters(network) == parameters
+    assert count_multiply_adds(network, 512, 512) == pytest.approx(multiply_adds, abs=0.001)
+
+
+def test_tiny_segments_images_of_any_size() -> None:
+    network = RefineNet(size="tiny", num_classes=4, encoder_weights="random", device="cpu", backend="pytorch")
+    for height, width in ((1, 1), (37, 90)):
+        assert network.segment(np.zeros((height, width, 3), np.uint8)).labels.shape == (height, width)
 
 
 def test_a_new_pooling_with_batch_norm_changes_its_input_little() -> None:

@@ -64,7 +64,7 @@ def test_the_first_slow_steps_of_a_run_are_left_out() -> None:
     left = clock.remaining(0, 10)
     assert left is not None
     assert left.training == pytest.approx(0.5 * 990)
-    assert left.summarise() == "8 min left plus validation"
+    assert (left.summarise(), left.shorten()) == ("8 min left plus validation", "> 8 min")
     clock.add_validation(40.0)
     clock.add_validation(20.0)  # without the warm-up of the first
     left = clock.remaining(2, 0)

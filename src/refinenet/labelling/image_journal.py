@@ -82,6 +82,8 @@ def _refuse_others(path: Path, settings: Mapping[str, Any]) -> None:
     wanted = json.loads(json.dumps(settings))
     recorded = recorded if isinstance(recorded, dict) else {}
     differing = [key for key in wanted if recorded.get(key) != wanted[key]]
+    if "model_sha256" in differing:  # which has a temperature of its own
+        differing = [key for key in differing if key != "temperature"]
     if differing:
         changes = "; ".join(_describe_change(key, recorded.get(key), wanted[key]) for key in differing)
         raise ValueError(

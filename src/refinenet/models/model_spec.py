@@ -81,7 +81,7 @@ class ModelSpec:
     num_layers: int | None = None
     encoder: str | None = None
     size: SizeName | None = None
-    """Size of a new light-weight network, which determines its encoder and decoder, see `SIZES`."""
+    """Size of a new light-weight network, which determines encoder, decoder and the scale of its input, see `SIZES`."""
     num_classes: int | None = None
     model: str | os.PathLike[str] | None = None
     encoder_weights: str | os.PathLike[str] | None = None

@@ -42,15 +42,11 @@ class Remaining:
 
     def summarise(self) -> str:
         """Return the time in words: "2 h 5 min left"."""
-        return f"{in_words(self.seconds)} left{self._unknown}"
+        return f"{in_words(self.seconds)} left{' plus validation' if self.validation is None else ''}"
 
     def shorten(self) -> str:
-        """Return the time in words, to follow what it is of: "2 h 5 min"."""
-        return f"{in_words(self.seconds)}{self._unknown}"
-
-    @property
-    def _unknown(self) -> str:
-        return " plus validation" if self.validation is None else ""
+        """Return the time in few words: "2 h 5 min", "> 2 h" without that of validation."""
+        return f"{'> ' if self.validation is None else ''}{in_words(self.seconds)}"
 
     def describe(self) -> str:
         """Return the time in words, with its parts: "2 h 5 min left (training 2 h, validation 5 min)"."""
