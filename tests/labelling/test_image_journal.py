@@ -47,8 +47,8 @@ def test_results_of_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Choose another folder") as refused:
         open_image_journal(tmp_path, "measured", after).__enter__()
     assert (
-        "holds results of other settings: --folds: 3, now 5; --group: not given, now (.*)_; the settings "
-        "(--epochs and --set): epochs=2, flip=false, patience=None, now not given; --model is another model. "
+        "holds results of other settings: --folds: 3 before, 5 now; --group: not given before, (.*)_ now; the "
+        "settings (--epochs and --set): epochs=2, flip=false, patience=None before, not given now; --model is another model. "
     ) in str(refused.value)
 
 

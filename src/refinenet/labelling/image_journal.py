@@ -107,7 +107,7 @@ def _describe_change(key: str, before: object, now: object) -> str:
     """Return a changed setting in the words of the command line."""
     if key == "model_sha256":
         return "--model is another model"
-    return f"{_WORDS.get(key, key)}: {_in_words(before):.80}, now {_in_words(now):.80}"
+    return f"{_WORDS.get(key, key)}: {_in_words(before):.80} before, {_in_words(now):.80} now"
 
 
 def _in_words(value: object) -> str:
