@@ -48,7 +48,8 @@ def test_results_of_other_settings_are_refused_by_name(tmp_path: Path) -> None:
         open_image_journal(tmp_path, "measured", after).__enter__()
     assert (
         "holds results of other settings: --folds: 3 before, 5 now; --group: not given before, (.*)_ now; the "
-        "settings (--epochs and --set): epochs=2, flip=false, patience=None before, not given now; --model is another model. "
+        "settings (--epochs and --set): epochs=2, flip=false, patience=None before, not given now; --model is "
+        "another model. "
     ) in str(refused.value)
 
 
