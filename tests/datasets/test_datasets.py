@@ -138,6 +138,22 @@ def test_a_folder_of_ones_own_with_a_known_name_is_named_otherwise(
         open_dataset("coco")("val")
 
 
+def test_a_name_of_both_a_dataset_and_a_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise photographs of streets in a folder of that name are left aside, and drawn ones are trained on."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("REFINENET_NYU", raising=False)
+    write_pairs("nyu", tmp_path / "data" / "nyu", "val", {"published": [[0]]})
+    assert open_dataset("nyu")("val").items == ["published"]
+    for name, other in (("streets", "streets:400 for the images"), ("nyu", r"nyu with root='data/nyu' \(--root\)")):
+        (tmp_path / name).mkdir()
+        with pytest.raises(ValueError, match=rf"Write {re.escape(str(tmp_path))}/{name} for the folder, or {other}"):
+            open_dataset(name)
+    assert len(open_dataset("streets:3")("val")) == 3
+    assert open_dataset("nyu", "data/nyu")("val").items == ["published"]
+    monkeypatch.setenv("REFINENET_NYU", str(tmp_path / "data" / "nyu"))
+    assert open_dataset("nyu")("val").items == ["published"]
+
+
 def test_files_without_partner_are_named(tmp_path: Path) -> None:
     write_pairs("camvid", tmp_path, "train", {f"pair{k}": [[0]] for k in range(3)})
     save(tmp_path / "train" / "Lonely.png", np.zeros((1, 1, 3), np.uint8))

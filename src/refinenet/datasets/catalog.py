@@ -193,13 +193,14 @@ def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = N
             as `REFINENET_CAMVID`, or else `data/<name>`.
 
     Raises:
-        ValueError: The name is unknown, or a root is given that is not used.
+        ValueError: The name is unknown, or also that of a folder here, or a root is given that is not used.
         FileNotFoundError: The data are missing (raised when a split is opened; the message says how to get them).
     """
     if callable(dataset):
         return dataset
     name = os.fspath(dataset)
     refuse_address("A dataset", name, _COPY)
+    _refuse_two_meanings(name, root)
     if name in PUBLISHED:
         return partial(_open_published, name, find_root(name, root))
     if is_drawn(name) or is_folder_dataset(name):
@@ -209,6 +210,21 @@ def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = N
     raise ValueError(
         f"There is no dataset {name!r}: no folder has this name, and the named datasets are {', '.join(NAMES)}. "
         "A custom folder contains images/ and masks/ with matching file names; see docs/formats.md for other layouts."
+    )
+
+
+def _refuse_two_meanings(name: str, root: str | os.PathLike[str] | None) -> None:
+    """Refuse the name of a dataset that is here which is also that of a folder: either could be meant."""
+    if name not in NAMES or not Path(name).is_dir():
+        return
+    if is_drawn(name):
+        other = f"{name}:400 for the images that the package draws"
+    elif root is None and f"REFINENET_{name.partition(':')[0].upper()}" not in os.environ and find_root(name).is_dir():
+        other = f"{name} with root={os.fspath(find_root(name))!r} (--root) for the published dataset"
+    else:
+        return
+    raise ValueError(
+        f"{name!r} is both a known dataset and a folder here. Write {Path(name).resolve()} for the folder, or {other}."
     )
 
 
