@@ -1,4 +1,4 @@
-"""Files read and written in parts: the pixels of `images.decode`, georeferencing, damage, bounded memory."""
+"""Files read and written in parts: the pixels of `io.images.codec.decode`, georeferencing, damage, bounded memory."""
 
 from __future__ import annotations
 

@@ -52,6 +52,7 @@ def test_the_command_line_and_python_draw_alike(
         ("--legend", "", "with --legend instead of without --legend"),
         ("", "--legend", "without --legend instead of with --legend"),
         ("--opacity 0.25", "--opacity 0.75", "with --opacity 0.25 instead of --opacity 0.75"),
+        ("--opacity 0.3000001", "--opacity 0.3", "with --opacity 0.3000001 instead of --opacity 0.3."),
         ("--hide Sky --hide Road", "--hide Sky", "with --hide Sky --hide Road instead of --hide Sky"),
         ("--abstain-below 0.5", "", "with --abstain-below 0.5 instead of without --abstain-below"),
         ("--overlap 0.5", "--window 64x48", "with --overlap 0.5 instead of --window 64x48 --overlap 0.75"),
@@ -69,6 +70,21 @@ def test_results_of_other_options_are_told_apart_in_the_words_of_the_command_lin
     assert refused.returncode == 1
     assert f"The results in out were made {words}" in refused.stderr
     assert call_refinenet(*deploy, *before.split()).stdout.count("already done") == 1
+
+
+@pytest.mark.parametrize("off", [{"legend": False}, {"show": ()}, {"show": [], "hide": [], "abstain_below": 0}])
+def test_options_of_python_that_are_off_are_as_options_left_out(
+    camvid_model: RefineNet, street: Path, off: dict[str, Any]
+) -> None:
+    (street.parent / "in").mkdir()
+    street.rename(street.parent / "in" / "street.png")
+    unset: dict[str, Any] = {}
+    for name, before, now in (("with", off, unset), ("without", unset, off)):
+        paths = (street.parent / "in", street.parent / name)
+        camvid_model.deploy_files(*paths, kinds="overlay", progress=False, **before)
+        camvid_model.deploy_files(*paths, kinds="overlay", progress=False, **now)
+    with pytest.raises(ValueError, match="were made without --legend instead of with --legend"):
+        camvid_model.deploy_files(*paths, kinds="overlay", progress=False, legend=True)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_a_row_for_each_image_and_class(images: Path, model: Path, call_refinene
     assert (tmp_path / "again.csv").read_text() == (tmp_path / "t.csv").read_text()
 
 
-def test_only_maps_have_a_column_of_square_metres(
+def test_text_has_a_column_of_square_metres_only_with_maps(
     images: Path, model: Path, call_refinenet: CommandLine, tmp_path: Path
 ) -> None:
     done = call_refinenet("deploy", images / "a.png", "-o", "a.png", "--model", model, "--table", "t.csv")
@@ -71,7 +71,8 @@ def test_from_python(images: Path, model: Path, tmp_path: Path) -> None:
     network.deploy_files(images / "a.png", tmp_path / "a_labels.png", table=tmp_path / "t.parquet", progress=False)
     table, found = pd.read_parquet(tmp_path / "t.parquet"), network.segment(images / "a.png")
     pd.testing.assert_frame_equal(table.drop(columns="image"), found.to_frame(), check_dtype=False)
-    assert "square_metres" not in table
+    assert table["square_metres"].isna().all()  # the columns of data frames and Parquet do not depend on the images
+    assert table["square_metres"].dtype == float
     assert list(found.to_frame(2.0)["square_metres"]) == list(2.0 * table["pixels"])
 
 

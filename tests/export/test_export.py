@@ -34,6 +34,7 @@ from refinenet.datasets.street_scenes import draw_street
 from refinenet.export.certificate import Certificate
 from refinenet.export.formats import FORMATS, find_format
 from refinenet.export.loading.loader import graph_kind
+from refinenet.export.targets import TARGETS
 from refinenet.labels import LabelSet, voc_colours
 from refinenet.models.file_checks import UNOPENED
 from refinenet.models.model_card import read_header
@@ -462,6 +463,11 @@ def test_exports_are_opened_or_say_what_they_are(suffix: str, tmp_path: Path) ->
             ValueError, match=f"net{suffix.upper()} is a .* Pass the model file that it was exported from"
         ):
             RefineNet(model=path)
+
+
+def test_checks_before_any_work_know_the_formats_that_are_written() -> None:
+    assert list(TARGETS) == list(FORMATS)
+    assert {s: t.has_int8 for s, t in TARGETS.items()} == {s: f.write_int8 is not None for s, f in FORMATS.items()}
 
 
 def test_every_format_is_named_where_users_look() -> None:

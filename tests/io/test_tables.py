@@ -24,12 +24,28 @@ def test_pandas_reads_what_was_written(name: str, read: object, tmp_path: Path) 
     assert read(path)["regions"].dtype == "float64"  # without a value, and yet a column of numbers
 
 
-def test_text_has_fractions_of_six_digits_and_whole_counts(tmp_path: Path) -> None:
-    rows: list[Row] = [{"id": 123456789, "share": 1 / 3}, {"id": 0, "share": 2e-9 / 3}, {"id": 1, "share": 1234567.25}]
-    text = write_table(tmp_path / "t.csv", rows, ("id", "share")).read_text()
-    assert text == "id,share\n123456789,0.333333\n0,6.66667e-10\n1,1234570.0\n"
-    exact = pd.read_parquet(write_table(tmp_path / "t.parquet", rows, ("id", "share")))
-    assert list(exact["share"]) == [row["share"] for row in rows]
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (123456789, "123456789"),
+        (1 / 3, "0.333333"),
+        (2e-9 / 3, "6.66667e-10"),
+        (0.99999996, "1.0"),
+        (-1234.5678, "-1234.57"),
+        (12345678.25, "12345678.25"),
+        (98765432.123, "98765432.12"),
+        (0.0, "0.0"),
+        (5e-324, "5e-324"),
+        (1e300, "1e+300"),
+        (float("nan"), "nan"),
+        (float("-inf"), "-inf"),
+    ],
+)
+def test_text_has_fractions_of_six_digits_and_two_decimals(value: float, text: str, tmp_path: Path) -> None:
+    rows: list[Row] = [{"id": 0, "value": value}]
+    assert write_table(tmp_path / "t.csv", rows, ("id", "value")).read_text() == f"id,value\n0,{text}\n"
+    exact = pd.read_parquet(write_table(tmp_path / "t.parquet", rows, ("id", "value")))["value"]
+    pd.testing.assert_series_equal(exact, pd.Series([value], name="value"), check_exact=True)
 
 
 def test_an_empty_table_has_its_columns(tmp_path: Path) -> None:

@@ -34,15 +34,22 @@ def test_a_torn_line_is_left_out_and_the_next_one_is_whole(tmp_path: Path) -> No
 
 
 def test_results_of_other_settings_are_refused_by_name(tmp_path: Path) -> None:
-    before = {"folds": 3, "group": None, "settings": {"epochs": 2, "flip": False}, "model_sha256": "a", "format": 1}
+    before = {
+        "folds": 3,
+        "group": None,
+        "settings": {"epochs": 2, "flip": False, "patience": None},
+        "model_sha256": "a",
+        "format": 1,
+    }
     after = {"folds": 5, "group": "(.*)_", "settings": {}, "model_sha256": "b", "format": 1}
     with open_image_journal(tmp_path, "measured", before):
         pass
     with pytest.raises(ValueError, match="Choose another folder") as refused:
         open_image_journal(tmp_path, "measured", after).__enter__()
     assert (
-        "holds results of other settings: --folds was 3 and is 5; --group was not given and is (.*)_; the settings "
-        "(--epochs and --set) was epochs=2, flip=false and is not given; --model is another model. "
+        "holds results of other settings: --folds: 3 before, 5 now; --group: not given before, (.*)_ now; the "
+        "settings (--epochs and --set): epochs=2, flip=false, patience=None before, not given now; --model is "
+        "another model. "
     ) in str(refused.value)
 
 

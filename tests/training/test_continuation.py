@@ -33,7 +33,8 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def grow(mine: Path, target: Path, added: int) -> Path:
     """Copy a dataset, and add images to its training split."""
-    shutil.copytree(mine, target)
+    if target != mine:
+        shutil.copytree(mine, target)
     random = np.random.default_rng(9)
     for number in range(added):
         image = random.integers(0, 256, (40, 40, 3), dtype=np.uint8)
@@ -144,6 +145,27 @@ def test_a_dataset_that_has_not_grown_is_noted(
         )
         noted = "the dataset has not grown: its images are those of the old run" in capsys.readouterr().err
         assert noted == is_told
+
+
+@pytest.mark.parametrize("is_given", [True, False])
+def test_growth_of_the_dataset_itself_is_noted(
+    first: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], *, is_given: bool
+) -> None:
+    """As `label take --into` adds images to the dataset of the old run."""
+    mine = grow(first[0], tmp_path / "mine", 0)
+    run = train(mine, tmp_path / "run").folder
+    grow(mine, mine, 1)
+    for kind in ("images", "masks"):
+        shutil.copy(mine / kind / "train" / "new-0.png", mine / kind / "val" / "new.png")
+    capsys.readouterr()
+    new_network().train(
+        mine if is_given else None, continue_from=run, output=tmp_path / "new", check=False, epochs=1, stop_after=1
+    )
+    said = capsys.readouterr().err
+    assert "has not grown" not in said
+    assert "The training split of the old run had 4 images and has 5." in said
+    assert "the old run was trained on" not in said
+    assert ("may have been trained on 1 of the 3 validation images" in said) == is_given
 
 
 def test_it_is_neither_resuming_nor_a_recipe(

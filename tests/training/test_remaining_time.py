@@ -72,7 +72,7 @@ def test_the_first_slow_steps_of_a_run_are_left_out() -> None:
     assert left.validation == pytest.approx(20.0 * 18)
 
 
-@pytest.mark.parametrize("steps", [4, 50, 400])
+@pytest.mark.parametrize("steps", [4, 30, 50, 400])
 def test_the_rate_follows_a_machine_that_becomes_slower(steps: int) -> None:
     clock = RunClock(1000, steps, 1)
     for _ in range(200 * steps):
@@ -82,6 +82,16 @@ def test_the_rate_follows_a_machine_that_becomes_slower(steps: int) -> None:
     left = clock.remaining(213, 0)
     assert left is not None
     assert left.training == pytest.approx(3.0 * steps * (1000 - 213))
+
+
+def test_a_few_slow_steps_among_fifty_have_only_their_share() -> None:
+    """Epochs of 30 steps: two of them count, so that a disturbance in the last one weighs half as much."""
+    clock = RunClock(10, 30, 1)
+    for step in range(90):
+        clock.add_step(7.0 if step >= 80 else 1.0)
+    left = clock.remaining(3, 0)
+    assert left is not None
+    assert left.training == pytest.approx(7 * 30 * (50 * 1.0 + 10 * 7.0) / 60)
 
 
 def test_the_slow_start_of_each_epoch_has_its_share() -> None:

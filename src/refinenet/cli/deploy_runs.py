@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,35 +136,13 @@ def deploy_video(
     Raises:
         ValueError, OSError: as `RefineNet.deploy_video`, or there are several inputs.
     """
-    from refinenet.deployment.video.reader import find_source
-    from refinenet.deployment.video.runner import choose_output, open_renderers, plan_output
-    from refinenet.deployment.video.window import check_display
-    from refinenet.inference.values.subject import RenderOptions
-    from refinenet.io.files import refuse_to_replace
-
     video, *others = request.images
     if others:
         raise ValueError(f"Pass a single video and no other inputs: {', '.join(request.images)}.")
     kind = request.single_kind("For a video", lambda row: row.is_picture or bool(row.forms))
 
-    def choose_target(outputs: Sequence[OutputSpec]) -> Path | None:
-        if display and not request.output:
-            return None
-        target = Path(request.output) if request.output else choose_output(video, kind, outputs)
-        if not (request.output or overwrite):
-            refuse_to_replace([target])
-        return target
-
-    # What fails does so before the model is loaded.
-    if display:
-        check_display()
-    card = request.read_card()
-    outputs = (CLASSES,) if card is None else card.architecture.outputs
-    if (target := choose_target(outputs)) is None:
-        find_source(video)
-    plan = None if target is None else plan_output(video, target, kind, outputs)
-    if card is not None:
-        open_renderers(plan, kind, outputs, card.label_set, RenderOptions.from_dict(rendering), display=display)
+    choose_target = partial(_choose_video, request, kind, overwrite=overwrite, display=display)
+    _check_video(request, kind, choose_target, rendering, display=display)
     model = request.open_network()
     result = model.deploy_video(
         video,
@@ -179,3 +158,51 @@ def deploy_video(
         say({key: str(value) if isinstance(value, Path) else value for key, value in asdict(result).items()})
     else:
         say(result.describe())
+
+
+def _choose_video(
+    request: Request, kind: Kind | None, outputs: Sequence[OutputSpec], *, overwrite: bool, display: bool
+) -> Path | None:
+    """Return where the result of a video goes; None if it is only shown.
+
+    Raises:
+        FileExistsError: There is a video which `--output` does not name.
+    """
+    from refinenet.deployment.video.runner import choose_output
+    from refinenet.io.files import refuse_to_replace
+
+    if display and not request.output:
+        return None
+    target = Path(request.output) if request.output else choose_output(request.images[0], kind, outputs)
+    if not (request.output or overwrite):
+        refuse_to_replace([target])
+    return target
+
+
+def _check_video(
+    request: Request,
+    kind: Kind | None,
+    choose_target: Callable[[Sequence[OutputSpec]], Path | None],
+    rendering: Mapping[str, Any],
+    *,
+    display: bool,
+) -> None:
+    """Check, before the model is loaded, what a video needs.
+
+    Raises:
+        ValueError, OSError: as `deploy_video`.
+    """
+    from refinenet.deployment.video.reader import find_source
+    from refinenet.deployment.video.runner import open_renderers, plan_output
+    from refinenet.deployment.video.window import check_display
+    from refinenet.inference.values.subject import RenderOptions
+
+    if display:
+        check_display()
+    video, card = request.images[0], request.read_card()
+    outputs = (CLASSES,) if card is None else card.architecture.outputs
+    if (target := choose_target(outputs)) is None:
+        find_source(video)
+    plan = None if target is None else plan_output(video, target, kind, outputs)
+    if card is not None:
+        open_renderers(plan, kind, outputs, card.label_set, RenderOptions.from_dict(rendering), display=display)

@@ -36,10 +36,13 @@ class AreaTable:
         self._rows += [{"image": str(result.image), **row} for row in rows]
 
     def write(self) -> Path:
-        """Write the table; square metres are a column if an image is georeferenced.
+        """Write the table; a `.csv` file has a column of square metres only if an image is georeferenced.
 
         Raises:
             OSError: the file cannot be written.
         """
-        ground = (GROUND_COLUMN,) if any(GROUND_COLUMN in row for row in self._rows) else ()
-        return write_table(self._path, self._rows, ("image", *AREA_COLUMNS, *ground))
+        is_text = Path(self._path).suffix.lower() == ".csv"  # which people read; programs rely on the columns of others
+        is_left_out = is_text and all(row[GROUND_COLUMN] is None for row in self._rows)
+        columns = tuple(name for name in AREA_COLUMNS if name != GROUND_COLUMN or not is_left_out)
+        rows = [{name: row[name] for name in ("image", *columns)} for row in self._rows]
+        return write_table(self._path, rows, ("image", *columns))

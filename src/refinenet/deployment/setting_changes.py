@@ -23,7 +23,7 @@ def find_changes(recorded: Mapping[str, Any], settings: Mapping[str, Any], *, is
         is_whole: Whether these are all settings, so that options that only the earlier ones have are left out now.
     """
     gone = [key for key in _OPTIONS if key in recorded and key not in settings] if is_whole else []
-    differing = [key for key in (*settings, *gone) if recorded.get(key) != settings.get(key)]
+    differing = [key for key in (*settings, *gone) if not _is_same(key, recorded.get(key), settings.get(key))]
     return list(_describe_all(recorded, settings, differing))
 
 
@@ -66,8 +66,12 @@ def _describe(key: str, before: Any, now: Any) -> str:
     return f"with {then} instead of without {option}" if then else f"without {option} instead of with {today}"
 
 
+def _is_same(key: str, before: object, now: object) -> bool:
+    return before == now or (key in _OPTIONS and _is_unset(key, before) and _is_unset(key, now))
+
+
 def _is_unset(key: str, value: object) -> bool:
-    return value is None or value is False or (key == "abstain_below" and value == 0)
+    return value is None or value is False or value == [] or (key == "abstain_below" and value == 0)
 
 
 def _shorten(value: object) -> str:
@@ -83,7 +87,7 @@ def _write_value(option: str) -> Callable[[Any], str]:
 
     def write(value: Any) -> str:
         parts = value if isinstance(value, list) else [value]
-        return f"{option} {','.join(f'{p:g}' if isinstance(p, float) else str(p) for p in parts)}"
+        return f"{option} {','.join(str(part).removesuffix('.0') for part in parts)}"
 
     return write
 

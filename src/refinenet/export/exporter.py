@@ -112,11 +112,7 @@ def export_model(
     print_note(f"Writing {os.fspath(path)}: {chosen.name}; this takes about half a minute.", enabled=progress)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         draft = Path(folder) / Path(path).name
-        if int8 is None:
-            chosen.write(_trace(deployed, shape), metadata, draft)
-        else:
-            assert chosen.write_int8 is not None  # `check_target`
-            chosen.write_int8(_trace(deployed), metadata, draft, int8.apply)
+        _write(chosen, deployed, metadata, draft, shape, int8)
         run = chosen.open(draft)
         streets = list(compare_on_streets(published, run, sizes, cases))
         comparison = _add_dataset(streets, published, run, dataset, metadata, progress=progress)
@@ -139,6 +135,22 @@ def export_model(
     if progress:
         certificate.print()
     return certificate
+
+
+def _write(
+    chosen: Format,
+    network: DeployedNetwork,
+    metadata: GraphMetadata,
+    draft: Path,
+    shape: Shape | None,
+    int8: Int8 | RecordedInt8 | None,
+) -> None:
+    """Trace a network, and write it to a path in a format, quantised if that is asked for."""
+    if int8 is None:
+        chosen.write(_trace(network, shape), metadata, draft)
+    else:
+        assert chosen.write_int8 is not None  # `check_target`
+        chosen.write_int8(_trace(network), metadata, draft, int8.apply)
 
 
 def _find_case(shape: Shape, card: ModelCard, dataset: Dataset | None) -> tuple[int, int, int]:

@@ -15,10 +15,10 @@ from refinenet.labels import LabelMap, LabelSet
 
 Numbers = npt.NDArray[np.int64]
 
-AREA_COLUMNS = ("id", "class", "pixels", "share", "regions")
-"""Columns of a table of class areas."""
 GROUND_COLUMN = "square_metres"
-"""Last column of tables of georeferenced images."""
+"""Column that has values for georeferenced images only."""
+AREA_COLUMNS = ("id", "class", "pixels", "share", "regions", GROUND_COLUMN)
+"""Columns of a table of class areas."""
 
 
 def area_rows(
@@ -27,24 +27,23 @@ def area_rows(
     regions: Mapping[str, int] | None = None,
     pixel_area: float | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row for each class, with `AREA_COLUMNS`, and `GROUND_COLUMN` if the area of a pixel is known.
+    """Yield a row for each class, with `AREA_COLUMNS`.
 
     Args:
         areas: Share of the pixels with data by class name, in the order of ids.
         size: Number of pixels with data.
         regions: Number of regions by class name; None if they were not counted.
-        pixel_area: Ground area of a pixel in square metres; None if it is not known.
+        pixel_area: Ground area of a pixel in square metres; None if it is not known, as is `GROUND_COLUMN` then.
     """
     for label, (name, share) in enumerate(areas.items()):
         pixels = round(share * size)
-        ground = {} if pixel_area is None else {GROUND_COLUMN: pixels * pixel_area}
         yield {
             "id": label,
             "class": name,
             "pixels": pixels,
             "share": share,
             "regions": None if regions is None else regions.get(name),
-            **ground,
+            GROUND_COLUMN: None if pixel_area is None else pixels * pixel_area,
         }
 
 

@@ -114,7 +114,7 @@ class OutputKind:
     read: Callable[[Prediction, str], npt.NDArray[np.float32]] = lambda prediction, name: prediction[name]
     """Returns the values of an output by its name, `(D, H, W)`."""
     colours: str = "plasma"
-    """Colours of its pictures, a name of `io.colour_bar.COLOUR_MAPS`."""
+    """Colours of its pictures, a name of `io.drawing.colour_bar.COLOUR_MAPS`."""
     prefix: str = ""
     """Words before the names of its quantities."""
     scale: float | None = None

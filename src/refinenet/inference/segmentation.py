@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.inference.area_table import AREA_COLUMNS, GROUND_COLUMN, area_rows, count_regions
+from refinenet.inference.area_table import AREA_COLUMNS, area_rows, count_regions
 from refinenet.inference.output_kinds import OUTPUT_KINDS, OUTPUTS, PICTURE_SUFFIXES, Output
 from refinenet.inference.upsampling import largest_class, largest_share, resize, softmax
 from refinenet.io.arrays import Array, as_numpy
@@ -196,14 +196,13 @@ class Segmentation:
 
         Returns:
             The columns `id`, `class`, `pixels`, `share` (of the pixels with data, in [0, 1]), `regions` (number of
-            4-connected regions) and, with `pixel_area`, `square_metres`.
+            4-connected regions) and `square_metres` (NaN without `pixel_area`).
 
         Raises:
             ValueError: pandas is not installed.
         """
         regions = count_regions(self.labels, self.label_set)
-        columns = AREA_COLUMNS if pixel_area is None else (*AREA_COLUMNS, GROUND_COLUMN)
-        return to_frame(list(area_rows(self.areas, self._count_known(), regions, pixel_area)), columns)
+        return to_frame(list(area_rows(self.areas, self._count_known(), regions, pixel_area)), AREA_COLUMNS)
 
     def _count_known(self) -> int:
         """Return the number of pixels with data."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ Row = Mapping[str, str | int | float | None]
 """Values by column; None if undefined."""
 _DIGITS = 6
 """Significant digits of fractions in text, which people read too."""
+_DECIMALS = 2
+"""Decimals of fractions in text, at least, however large the number is."""
 
 
 def check_table(path: str | os.PathLike[str]) -> None:
@@ -35,8 +38,8 @@ def write_table(path: str | os.PathLike[str], rows: Sequence[Row], columns: Sequ
     """Write a table; missing folders are created, an existing file is replaced.
 
     Args:
-        path: A `.csv` file (UTF-8, comma-separated, empty cells for None, fractions with six significant digits) or a
-            `.parquet` file, with numbers as they are.
+        path: A `.csv` file (UTF-8, comma-separated, empty cells for None, fractions rounded to six significant
+            digits, but to no fewer than two decimals) or a `.parquet` file, with numbers as they are.
         rows: Values by column.
         columns: Names of all columns, in order.
 
@@ -72,8 +75,11 @@ def _to_csv(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
 
 
 def _shorten(value: str | int | float | None) -> str | int | float | None:
-    """Return a value, with fractions rounded to `_DIGITS` significant digits; counts stay whole."""
-    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
+    """Return a value, with digits behind the point only as far as `_DIGITS` and `_DECIMALS` ask for."""
+    if not isinstance(value, float) or value == 0 or not math.isfinite(value):
+        return value
+    decimals = _DIGITS - 1 - math.floor(math.log10(abs(value)))
+    return round(value, max(decimals, _DECIMALS))
 
 
 def _to_parquet(rows: Sequence[Row], columns: Sequence[str]) -> bytes:

@@ -12,7 +12,7 @@ from refinenet._lazy import attach
 
 if TYPE_CHECKING:
     from refinenet.labelling.drafts import describe_drafts, write_labels
-    from refinenet.labelling.errors.fold_settings import choose_fold_settings
+    from refinenet.labelling.errors.fold_settings import check_fold_settings
     from refinenet.labelling.errors.run import Folds, find_label_errors
     from refinenet.labelling.ranking.run import rank_images
     from refinenet.labelling.taking import Taken, take_labels
@@ -22,7 +22,7 @@ else:
 __all__ = [
     "Folds",
     "Taken",
-    "choose_fold_settings",
+    "check_fold_settings",
     "describe_drafts",
     "find_label_errors",
     "rank_images",

@@ -107,7 +107,7 @@ def _describe_change(key: str, before: object, now: object) -> str:
     """Return a changed setting in the words of the command line."""
     if key == "model_sha256":
         return "--model is another model"
-    return f"{_WORDS.get(key, key)} was {_in_words(before):.80} and is {_in_words(now):.80}"
+    return f"{_WORDS.get(key, key)}: {_in_words(before):.80} before, {_in_words(now):.80} now"
 
 
 def _in_words(value: object) -> str:
@@ -115,7 +115,7 @@ def _in_words(value: object) -> str:
     if value is None or value in ([], {}):
         return "not given"
     if isinstance(value, dict):
-        return ", ".join(f"{name}={_in_words(each)}" for name, each in value.items())
+        return ", ".join(f"{name}={'None' if each is None else _in_words(each)}" for name, each in value.items())
     if isinstance(value, list):
         return ", ".join(map(_in_words, value))
     return value if isinstance(value, str) else json.dumps(value)

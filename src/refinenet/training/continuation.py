@@ -18,6 +18,7 @@ from refinenet.models.model_card import ModelCard
 from refinenet.models.model_file import load
 from refinenet.models.network import Network
 from refinenet.training.config import TrainConfig
+from refinenet.training.records.fingerprint import take_fingerprint
 from refinenet.training.records.folder import RunFolder
 from refinenet.training.records.run_record import FUNCTION, RunRecord
 from refinenet.training.start import TrainArguments
@@ -76,7 +77,7 @@ def continue_run(arguments: TrainArguments) -> tuple[Network, ModelCard, TrainAr
     if arguments.dataset is not None:
         changed = replace(changed, dataset=_with_old(folder, changed, card))
     else:
-        print_note(_NOT_GROWN, enabled=arguments.progress)
+        _note_growth_in_place(folder, changed, card)
     return network, card, changed
 
 
@@ -97,6 +98,31 @@ def shorten_schedule(config: TrainConfig) -> dict[str, Any]:
     return {"epochs": max(1, math.ceil(LENGTH * config.epochs)), "schedule": "cosine", "warm_up": 0.1, **rates}
 
 
+def _note_growth_in_place(folder: RunFolder, arguments: TrainArguments, card: ModelCard) -> None:
+    """Say how the dataset of the old run has changed since, or that it has not."""
+    try:
+        record = RunRecord.read(folder)
+        change = _find_change(record, _open(record.dataset, record.root, card)[0])
+    except (ValueError, OSError):  # the start of the new run says what is wrong with its dataset
+        return
+    print_note(_describe_growth(change, 0), enabled=arguments.progress)
+
+
+def _find_change(record: RunRecord, old: Dataset) -> str | None:
+    """Return how the training split of the old run has changed since, in words to follow its name; None if not."""
+    known = {spec.name for spec in old.target_specs}
+    outputs = [spec.name for spec in record.card.architecture.outputs if spec.name in known]
+    return record.fingerprints["train"].find_change(take_fingerprint(old.with_targets(outputs)))
+
+
+def _describe_growth(change: str | None, added: int) -> str:
+    """Return what is new: in the dataset of the old run, and in addition to it."""
+    if change is None and not added:
+        return _NOT_GROWN
+    changed = [] if change is None else [f"The training split of the old run {change}."]
+    return " ".join([*changed, *([f"{added} images are new."] if added else [])])
+
+
 def _with_old(folder: RunFolder, arguments: TrainArguments, card: ModelCard) -> Any:
     """Return the dataset, with the one of the old run beside it unless it has all of its training images itself."""
     given = list(as_sources(arguments.source))
@@ -111,17 +137,20 @@ def _with_old(folder: RunFolder, arguments: TrainArguments, card: ModelCard) -> 
         )
         return arguments.dataset
     new, val_set = _open(given, arguments.root, card)
+    change = _find_change(record, old)
     learnt = sum(1 for _ in find_common_images(val_set, old))
+    was = "was" if change is None else "may have been"  # which of the images are new is not recorded
     print_note(
-        f"Warning: the old run was trained on {learnt} of the {len(val_set)} validation images, which makes its model "
-        "look better on them than it is.",
+        f"Warning: the old run {was} trained on {learnt} of the {len(val_set)} validation images, which makes its "
+        "model look better on them than it is.",
         enabled=arguments.progress and learnt > 0,
     )
     missing = len(old) - sum(1 for _ in find_common_images(old, new))
     if not missing:
         added = len(new) - sum(1 for _ in find_common_images(new, old))
         grown = f"{len(old)} images as before and {added} new ones."
-        print_note(grown if added else _NOT_GROWN, enabled=arguments.progress)
+        note = grown if added and change is None else _describe_growth(change, added)
+        print_note(note, enabled=arguments.progress)
         return arguments.dataset
     if old.label_set.names != new.label_set.names or record.root is not None:
         reason = "it has other classes" if record.root is None else "it is a published dataset in a folder of its own"

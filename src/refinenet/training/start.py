@@ -180,13 +180,7 @@ def start_run(network: Network, card: ModelCard, arguments: TrainArguments, fold
     show = arguments.progress and engine.processes.is_first
     if arguments.check and engine.processes.is_first:
         check_data(arguments, network, progress=show)
-    config = replace(config, value_range=config.value_range or card.value_range)
-    train_set, val_set = open_training_datasets(
-        arguments.source, arguments.root, value_range=config.value_range, bands=network.architecture.bands
-    )
-    if config.longest_side == "auto":
-        config = replace(config, longest_side=choose_longest_side(card, train_set, progress=show))
-    train_set, val_set = (replace(each, longest_side=config.side_limit) for each in (train_set, val_set))
+    config, train_set, val_set = _open_data(config, network, card, arguments, show=show)
     folder = folder or RunFolder(Path(engine.processes.tell(str(next_folder(train_set.name)))))
     folder.refuse_started()
     config = _locate_teacher(config)
@@ -194,11 +188,7 @@ def start_run(network: Network, card: ModelCard, arguments: TrainArguments, fold
     network, card = _fit_to_classes(network, card, train_set, config, arguments, show=show)
     train_set, val_set = choose_targets(network, card.label_set, train_set, val_set)
     teacher, teacher_sha256 = _open_teacher(config, network, train_set)
-    fit_scales(network, train_set, show=show)
-    fit_bands(network, train_set, show=show)
-    refuse_unlearned_statistics(network, config)
-    config = fill_in(network, config, train_set, engine, progress=show)
-    _refuse_single_values(network, config, train_set, engine)
+    config = _fit_to_data(network, config, train_set, engine, show=show)
     record = RunRecord(
         **describe_source(arguments),
         config=config,
@@ -223,6 +213,36 @@ def start_run(network: Network, card: ModelCard, arguments: TrainArguments, fold
         stop_after=arguments.stop_after,
         progress=arguments.progress,
     )
+
+
+def _open_data(
+    config: TrainConfig, network: Network, card: ModelCard, arguments: TrainArguments, *, show: bool
+) -> tuple[TrainConfig, Dataset, Dataset]:
+    """Return the training and the validation split as a model reads them, and the settings that say how."""
+    config = replace(config, value_range=config.value_range or card.value_range)
+    train_set, val_set = open_training_datasets(
+        arguments.source, arguments.root, value_range=config.value_range, bands=network.architecture.bands
+    )
+    if config.longest_side == "auto":
+        config = replace(config, longest_side=choose_longest_side(card, train_set, progress=show))
+    train_set, val_set = (replace(each, longest_side=config.side_limit) for each in (train_set, val_set))
+    return config, train_set, val_set
+
+
+def _fit_to_data(
+    network: Network, config: TrainConfig, train_set: Dataset, engine: Engine, *, show: bool
+) -> TrainConfig:
+    """Set the numbers of a network that are measured and not learnt, and return the settings with what was found.
+
+    Raises:
+        ValueError: Batch norm cannot do what is configured.
+    """
+    fit_scales(network, train_set, show=show)
+    fit_bands(network, train_set, show=show)
+    refuse_unlearned_statistics(network, config)
+    config = fill_in(network, config, train_set, engine, progress=show)
+    _refuse_single_values(network, config, train_set, engine)
+    return config
 
 
 def _fit_to_classes(

@@ -51,7 +51,7 @@ def errors(
         Literal["tiny", "small", "medium", "large"] | None,
         typer.Option(
             metavar="SIZE",
-            help="Size of the networks that --folds trains: small (default), medium or large.",
+            help="Size of the networks that --folds trains: tiny, small (default), medium or large.",
             rich_help_panel=NETWORK,
         ),
     ] = None,
@@ -89,9 +89,9 @@ def errors(
     _check_usage(model, folds, {"--size": size, "--start": start, "--group": group, "--epochs": epochs}, settings)
     if size is not None and start is not None:
         raise typer.BadParameter("a network has either a size or a model to start from.", param_hint="--start")
-    from refinenet.labelling import choose_fold_settings
+    from refinenet.labelling import check_fold_settings
 
-    choose_fold_settings(chosen)  # before PyTorch is imported
+    check_fold_settings(chosen)  # before PyTorch is imported
     refuse_early("Finding label errors", dataset, root)
     from refinenet.labelling import Folds, find_label_errors
 

@@ -7,6 +7,7 @@ import selectors
 import socket
 import uuid
 from collections import OrderedDict
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -44,7 +45,8 @@ class BoundedProtocol(H11Protocol):
         super().connection_made(transport)
         # asyncio does so only where the listening socket names its protocol. Otherwise the body of each response waits
         # for the client to acknowledge the head, which on connections that are used again takes 40 ms.
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with suppress(OSError):  # of a client that is gone already (EINVAL on macOS): the next read says so
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._waits_since = self.loop.time()
         self._idle[self] = None
         if self._is_greedy() or not self._has_room():

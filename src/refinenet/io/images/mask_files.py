@@ -35,7 +35,7 @@ def read_mask(path: str | os.PathLike[str]) -> LabelMap:
         path: A PNG, TIFF or BMP file with one channel.
 
     Returns:
-        `(H, W)` ids, uint8, or uint16 from a file of 16 or 32 bits; rotated upright as `images.decode` does.
+        `(H, W)` ids, uint8, or uint16 from a file of 16 or 32 bits; rotated upright as `codec.decode` does.
 
     Raises:
         ValueError: Not an image, damaged, too large, lossy, or a colour picture instead of ids.
@@ -99,7 +99,7 @@ def read_colour_mask(path: str | os.PathLike[str]) -> RGB:
         path: A PNG, TIFF, BMP or GIF file of RGB, grey or palette colours, opaque everywhere.
 
     Returns:
-        `(H, W, 3)` uint8 RGB, the exact colours; rotated upright as `images.decode` does.
+        `(H, W, 3)` uint8 RGB, the exact colours; rotated upright as `codec.decode` does.
 
     Raises:
         ValueError: Not an image, damaged, too large, lossy, partly transparent, or of another colour space.

@@ -15,7 +15,7 @@ from refinenet.datasets import DatasetSource
 from refinenet.io.console import print_note
 from refinenet.labelling.drafts import DraftSet, check_format, describe_drafts
 from refinenet.labelling.errors.fold_models import deal_folds, train_fold
-from refinenet.labelling.errors.fold_settings import choose_fold_settings
+from refinenet.labelling.errors.fold_settings import check_fold_settings
 from refinenet.labelling.errors.judging import Judge, judge_all
 from refinenet.labelling.errors.seen_images import find_seen
 from refinenet.labelling.errors.suspect_list import write_drafts, write_suspects
@@ -49,7 +49,7 @@ class Folds:
     images whose names differ only in the last number do."""
 
     def __post_init__(self) -> None:
-        choose_fold_settings(self.settings)  # raises before hours of training
+        check_fold_settings(self.settings)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,7 +98,7 @@ class RunClock:
         self._earlier_step = earlier_step
         fewest, most = RECENT_STEPS
         # Whole epochs, so that the slow starts of epochs have their share in the mean.
-        self._steps = _RecentTimes(min(steps_per_epoch * max(fewest // steps_per_epoch, 1), most))
+        self._steps = _RecentTimes(min(steps_per_epoch * math.ceil(fewest / steps_per_epoch), most))
         self._validations = _RecentTimes(RECENT_VALIDATIONS)
         self._has_advised = False
 
