@@ -57,6 +57,10 @@ class DecoderConfig(Settings):
     """Whether batch norm follows the first convolution of each encoder feature map, those of the pooling, and the last
     one of each block. It makes training from pretrained encoders faster, and is folded into the convolutions for
     inference. The published networks have none."""
+    sum_blocks: bool = False
+    """Whether the heads read the sum of the results of all blocks, resized to the finest, instead of the last block's
+    alone: the coarse blocks then learn directly, as in feature pyramid networks (Kirillov et al., Panoptic Feature
+    Pyramid Networks, CVPR 2019). The published networks have no such sum."""
     encoder_dropout: Annotated[float, Range(0, below=1)] = 0.5
     """Dropout probability of the encoder feature maps at strides 32 and 16."""
     classifier_dropout: Annotated[float, Range(0, below=1)] = 0.0
@@ -71,6 +75,8 @@ class DecoderConfig(Settings):
         conflicts = super()._conflicts()
         if any(not 0 <= finer - coarser <= 1 for coarser, finer in pairwise(self.cascade)):
             conflicts.append(f"cascade must rise by 0 or 1 from map to map, not {self.cascade}")
+        if self.sum_blocks and len(set(self.widths[1:])) > 1:
+            conflicts.append(f"sum_blocks needs equal widths at strides 16, 8 and 4, not {self.widths}")
         if self.bottleneck_units and not self.adaptive_units + self.output_units:
             conflicts += self._unused(("bottleneck_units",), "there are no residual conv units")
         return conflicts

@@ -46,13 +46,14 @@ class Size:
 
     @property
     def decoder(self) -> Mapping[str, Any]:
-        """Options of the decoder: as with MobileNetV2 in the paper, but narrower, and with batch norm."""
+        """Options of the decoder: as with MobileNetV2 in the paper, but narrower, with batch norm and a sum."""
         return {
             "widths": [self.width] * 4,
             "fusion_convolution": False,
             "activation": "relu6",
             "depthwise_last_pooling": self.depthwise_last_pooling,
             "batch_norm": True,
+            "sum_blocks": True,
             "encoder_dropout": 0.0,
         }
 
