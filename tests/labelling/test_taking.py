@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from refinenet.datasets.catalog import open_dataset
+
 NAMES = "names: [road, car, tree]\n"
 
 
@@ -72,6 +74,23 @@ def test_new_frames_join_the_split_of_their_drive(tmp_path: Path, call_refinenet
     assert {"west_1", "west_2"} <= set(train)  # 2 of 8 are for validation already
     assert "4 new images (3 in train, 1 in val)" in found.stdout
     assert np.array_equal(read(tmp_path / "mine" / "masks" / "south_7.png"), mask(5))
+
+
+def test_images_of_a_folder_without_lists_stay_where_they_were_dealt(tmp_path: Path, call_refinenet: Any) -> None:
+    """Cameras number photographs alike, so all are one group; the old ones must not become validation images."""
+    for number in range(10):
+        write_pair(tmp_path / "mine", f"IMG_{number:04}", mask(10))
+    (tmp_path / "mine" / "classes.yaml").write_text(NAMES)
+    before = {split: set(open_dataset(tmp_path / "mine")(split).items) for split in ("train", "val")}
+    stems = ("IMG_0020", "IMG_0031", "IMG_0042")
+    for stem in stems:
+        write_pair(tmp_path / "photographs", stem, mask(5), ".", "../unused")
+    write_export(tmp_path / "export", **{stem: mask(5) for stem in stems})
+    found = call_refinenet("label", "take", "export", "--into", "mine", "--images", "photographs")
+    assert found.returncode == 0, found.stderr
+    after = {split: set(open_dataset(tmp_path / "mine")(split).items) for split in ("train", "val")}
+    assert after == {"train": before["train"] | set(stems), "val": before["val"]}
+    assert "Wrote lists of the splits: earlier images keep their split" in found.stdout
 
 
 def test_only_what_changed_is_written_and_what_was_there_is_kept(tmp_path: Path, call_refinenet: Any) -> None:

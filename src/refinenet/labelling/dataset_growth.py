@@ -68,6 +68,15 @@ class GrowingDataset:
             found |= {item: Member(split, item, dataset) for item in dataset.items}
         return found
 
+    @cached_property
+    def keeps_deal(self) -> bool:
+        """Whether it has no lists, and is dealt into training and validation images whenever it is opened.
+
+        These stay what they are when it grows: models were trained on the former, and are measured on the latter.
+        """
+        has_both = {member.split for member in self.members.values()} >= {"train", "val"}
+        return self.layout is not None and self.layout.is_dealt and has_both
+
     def choose_splits(self, stems: Sequence[str], group: str | None, val: float) -> dict[str, str]:
         """Choose the splits of new samples: that of their group or, for new groups, one that keeps the share of "val".
 
@@ -77,12 +86,12 @@ class GrowingDataset:
             val: Share of images for validation.
 
         Returns:
-            The split of each; empty for a folder without splits, for which `divide` writes lists.
+            The split of each; empty for a folder without validation images, for which `divide` writes lists.
 
         Raises:
             ValueError: The regular expression is invalid, or finds nothing in a stem.
         """
-        if self.layout is None or self.layout.is_dealt:
+        if self.layout is None or (self.layout.is_dealt and not self.keeps_deal):
             return {}
         groups = group_stems([*self.members, *stems], group)
         counts = dict.fromkeys(self.layout.splits, 0)
@@ -271,7 +280,13 @@ class Installation:
         shutil.copy2(path, place)
 
     def extend_lists(self, splits: Mapping[str, str]) -> None:
-        """Add new samples to the lists of their splits, where there are lists."""
+        """Add new samples to the lists of their splits, where there are lists or a deal to be kept."""
+        if splits and self._dataset.keeps_deal:
+            homes = {stem: member.split for stem, member in self._dataset.members.items()} | dict(splits)
+            for split in sorted(set(homes.values())):
+                stems = sorted(stem for stem, home in homes.items() if home == split)
+                write_atomically(self._dataset.root / f"{split}.txt", "".join(f"{stem}\n" for stem in stems).encode())
+            return
         for split in sorted(set(splits.values())):
             path = self._dataset.list_file(split)
             if path is None:

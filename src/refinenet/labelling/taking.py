@@ -267,6 +267,8 @@ class _Taking:
         installation.log(_describe_all(written, self._export))
         copies = installation.copies if installation.copies.is_dir() else None
         counts = {split: len(stems) for split, stems in divided.items()}
+        if splits and dataset.keeps_deal:
+            counts = Counter([*splits.values(), *(member.split for member in dataset.members.values())])
         return Taken(dataset=dataset.root, images=tuple(written), copies=copies, divided=counts)
 
     def _divide(self, new: list[str]) -> Mapping[str, tuple[str, ...]]:

@@ -57,8 +57,9 @@ def compare_with_start(
     folder.write(COMPARISON, (json.dumps(found.to_dict(), indent=2) + "\n").encode())
     if progress:
         found.print()
-        value = found.summary[0].difference.value
-        if value is not None and value < 0:
+        change = found.summary[0].difference
+        # Not on a difference that other images might reverse: the new model has seen more.
+        if change.is_significant and change.value is not None and change.value < 0:
             print_note(f"The old model is better on these images: keep {before}, and train on more images or longer.")
     return found
 

@@ -83,7 +83,7 @@ def _print(taken: "Taken") -> None:
     say(f"{taken.count('new')} new images{f' ({where})' if where else ''}")
     say(f"{taken.count('changed')} changed ({pixels:,} pixels), {taken.count('unchanged')} unchanged")
     if taken.divided:
-        say("Wrote lists of the splits, which keep groups together.")
+        say("Wrote lists of the splits: earlier images keep their split, and images of one group share it.")
     if taken.copies is not None:
         say(f"Copies of replaced files: {taken.copies}")
     for image in taken.images:
