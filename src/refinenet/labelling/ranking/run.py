@@ -37,9 +37,11 @@ COLUMNS = (
 """Columns of the table."""
 COUNT = 50
 _MANY = 1.5
-"""From this ratio to the mean of all images on, an image is said to show much of a class."""
+"""From this ratio to the mean of all images on, the amount of a class is a reason."""
 _NAMED = 3
 """Maximum number of classes named among the reasons for an image."""
+_UNSURE = 0.7
+"""Rank of doubt, in [0, 1], from which it is a reason by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,10 +234,11 @@ def _explain(
     image, measures = found[chosen.index]
     like = found[chosen.nearest][0].place if chosen.nearest is not None else "a labelled image" if has_labelled else ""
     names = model.label_set.names
-    rich = [f"{names[k]} {ratio:.1f} times the mean" for k, ratio in chosen.classes if ratio >= _MANY][:_NAMED]
-    words = [f"the model is less sure of it than of {chosen.unsureness:.0%} of the images"]
-    words += [f"shows much {', '.join(rich)}"] if rich else []
-    words += [f"{chosen.novelty:.0%} unlike {like}"] if like else []
+    rich = [f"{ratio:.1f} times the average amount of {names[k]}" for k, ratio in chosen.classes if ratio >= _MANY]
+    words = rich[:_NAMED]
+    if chosen.unsureness >= _UNSURE or not words:
+        words.append(f"among the {max(1 - chosen.unsureness, 0.01):.0%} of which the model is least sure")
+    words += [f"{1 - chosen.novelty:.0%} similar to {like}"] if like else []
     return RankedImage(
         file=image.file, place=image.place, measures=measures, chosen=chosen, like=like, reasons="; ".join(words)
     )
