@@ -172,6 +172,9 @@ def test_images_that_came_back_as_proposed_can_be_left_out(tmp_path: Path, call_
     options = ("photographs", "--masks", "ids", "-o", "todo", "--format", "png", "--min-area", "0")
     assert call_refinenet("label", "write", *options).returncode == 0
     Image.fromarray(mask(9)).save(tmp_path / "todo" / "png" / "masks" / "b_1.png")
+    all_of_them = call_refinenet("label", "take", "todo/png", "--drafts", "todo", "--into", "both")
+    assert "2 new images" in all_of_them.stdout
+    assert "1 of them came back exactly as drafted; --only-corrected leaves such images out" in all_of_them.stdout
     found = call_refinenet("label", "take", "todo/png", "--drafts", "todo", "--into", "mine", "--only-corrected")
     assert found.returncode == 0, found.stderr
     assert "a_1 was left out: its draft came back unchanged" in found.stderr

@@ -55,6 +55,8 @@ class TakenImage:
     """Number of pixels that differ from the dataset's labels before, or for new images from the draft."""
     changes: Mapping[str, int] = field(default_factory=dict)
     """The same by classes, such as {"road > car": 120}."""
+    is_draft: bool = False
+    """Whether it is new, and its labels are the draft as it was written."""
     reason: str = ""
     """Why it was left out."""
 
@@ -66,6 +68,7 @@ class TakenImage:
             "split": self.split,
             "pixels": self.pixels,
             "changes": dict(self.changes),
+            "is_draft": self.is_draft or "",
             "reason": self.reason,
         }
         return {key: value for key, value in values.items() if value not in ("", {}) or key in ("image", "action")}
@@ -223,7 +226,8 @@ class _Taking:
         assert image is not None
         self._staged.add(found.stem, image, labels)
         action: Action = "new" if member is None else "changed"
-        return TakenImage(name=name, action=action, split=split, pixels=pixels, changes=changes)
+        is_draft = action == "new" and base is not None and not is_corrected
+        return TakenImage(name=name, action=action, split=split, pixels=pixels, changes=changes, is_draft=is_draft)
 
     def _merge(self, found: MatchedImage, before: LabelMap | None) -> tuple[LabelMap, bool, LabelMap | None]:
         """Return an image's labels, whether a person changed them, and the draft in the dataset's classes if any.

@@ -81,6 +81,8 @@ def _print(taken: "Taken") -> None:
     where = ", ".join(f"{count} in {split}" for split, count in zip(splits, counts, strict=True))
     pixels = sum(image.pixels for image in taken.images if image.action == "changed")
     say(f"{taken.count('new')} new images{f' ({where})' if where else ''}")
+    if drafts := sum(image.is_draft for image in taken.images):
+        say(f"{drafts} of them came back exactly as drafted; --only-corrected leaves such images out")
     say(f"{taken.count('changed')} changed ({pixels:,} pixels), {taken.count('unchanged')} unchanged")
     if taken.divided:
         say("Wrote lists of the splits: earlier images keep their split, and images of one group share it.")
