@@ -53,6 +53,7 @@ def test_the_list_the_sheet_and_the_drafts_show_the_same_images(tmp_path: Path, 
     for row in rows:
         labels = camvid_model.segment(row["image"]).labels
         assert np.array_equal(np.asarray(Image.open(out / row["draft"])), labels)
+        assert Path(row["draft"]).is_relative_to("drafts/png/masks")  # what a person corrects and `label take` reads
     assert found.drafts.files == out / "drafts" / "png"
     sheet = Image.open(out / "sheet.jpg")
     assert sheet.width > 2 * 3 * 200

@@ -23,7 +23,7 @@ from refinenet.io.console import describe_error, progress_bar
 from refinenet.io.files import write_atomically
 from refinenet.io.images.mask_files import read_mask
 from refinenet.labelling.formats.base import Draft, DraftOptions, Shapes, read_json, strip_suffix, translate, write_json
-from refinenet.labelling.formats.id_masks import read_id_masks
+from refinenet.labelling.formats.id_masks import MASKS, read_id_masks
 from refinenet.labelling.formats.table import FORMATS, FormatName
 from refinenet.labelling.specks import drop_specks
 from refinenet.labels import LabelMap, LabelSet
@@ -69,6 +69,10 @@ class DraftSet:
     def files(self) -> Path:
         """The folder for the tool, in `folder`."""
         return self.folder / self.format
+
+    def find_file(self, image: DraftImage) -> Path:
+        """Return the file of an image's draft: the mask to correct, or the predicted ids where a tool has its own files."""
+        return self.files / MASKS / f"{image.stem}.png" if self.format == "png" else image.ids
 
     @property
     def advice(self) -> str:

@@ -254,7 +254,7 @@ def _write(
     *,
     progress: bool,
 ) -> None:
-    ids = {image.file: os.path.relpath(image.ids, folder) for image in drafts.images}
+    ids = {image.file: os.path.relpath(drafts.find_file(image), folder) for image in drafts.images}
     rows = [_row(each, rank, model, ids.get(each.file)) for rank, each in enumerate(ranked, start=1)]
     cells, reading = [], _reading(gauge)
     with progress_bar(progress) as bar:
