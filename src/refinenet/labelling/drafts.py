@@ -71,7 +71,7 @@ class DraftSet:
         return self.folder / self.format
 
     def find_file(self, image: DraftImage) -> Path:
-        """Return the file of an image's draft: the mask to correct, or the predicted ids where a tool has its own files."""
+        """Return the file of a draft: the mask to correct, or the predicted ids where a tool has its own files."""
         return self.files / MASKS / f"{image.stem}.png" if self.format == "png" else image.ids
 
     @property
