@@ -135,7 +135,7 @@ def test_one_video_is_cut_into_stretches(tmp_path: Path, capsys: pytest.CaptureF
     assert set(splits["val"]) == {"frame_16", "frame_17", "frame_18", "frame_19"}
     assert set(splits["test"]) == {"frame_14", "frame_15"}
     assert set(splits["train"]) == {f"frame_{number}" for number in range(14)}
-    assert "All 20 images" in (said := capsys.readouterr().err)
+    assert "all 20 images" in (said := capsys.readouterr().err)
     assert "--group" in said
 
 

@@ -200,9 +200,13 @@ def _flush(code: int) -> int:
 def _main() -> None:
     search = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     libraries = [folder for folder in sys.path[1:] if folder not in search]
+    is_known = "CI" in os.environ
+    os.environ.setdefault("CI", "true")  # as our own code imports OpenVINO: without a process that sends usage data
     for library in LIBRARIES:
         with suppress(ModuleNotFoundError):  # one that comes with another package, or not
             importlib.import_module(library)
+    if not is_known:
+        del os.environ["CI"]
     assert "refinenet" not in sys.modules
     gc.freeze()  # what is there already is not looked through, and so not copied, by the forks
     listener = socket.socket(fileno=int(sys.argv[1]))

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +46,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
     limits = {"max_bytes": MAX_BYTES, "max_pixels": 100_000, "connections": 60, "keep_alive_seconds": 30}
     times = {"header_seconds": HEADER_SECONDS, "body_seconds": BODY_SECONDS, "write_seconds": 5, "decode_seconds": 100}
     server = ServeProcess("--model", folder / "tiny.safetensors", folder=folder, **limits, **times, request_seconds=200)
-    for _ in range(2):  # the largest image of these tests, so that growth is not that of the model
-        server.segment(NOISE, LARGE)
+    # The largest image of these tests, as many at once as they send: each thread and each decoding process grows once.
+    with ThreadPoolExecutor(6) as clients:
+        list(clients.map(lambda _: server.segment(NOISE, LARGE), range(12)))
     yield server
     assert _end_among_slow_clients(server) == 0, server.error_text()
     assert server.error_text() == "", "nothing that a client sends is a fault"

@@ -47,8 +47,8 @@ def test_rows_go_by_name_in_capitals_or_not(
         ]
         assert equals == ([kept[row]] if row in kept else [])
     told = capsys.readouterr().err
-    assert ("keeps" in told) == bool(kept)
+    assert ("Classes kept from the model: " in told) == bool(kept)
     if kept:
         new = [name for row, name in enumerate(names) if row not in kept]
         start = f"; {', '.join(new)} start{'s' if len(new) == 1 else ''} from random weights."
-        assert f"knows of {', '.join(names[row] for row in kept)}{start}" in told
+        assert f"Classes kept from the model: {', '.join(names[row] for row in kept)}{start}" in told
