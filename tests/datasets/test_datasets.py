@@ -145,7 +145,10 @@ def test_a_name_of_both_a_dataset_and_a_folder_is_refused(tmp_path: Path, monkey
     write_pairs("nyu", tmp_path / "data" / "nyu", "val", {"published": [[0]]})
     assert open_dataset("nyu")("val").items == ["published"]
     for name, other in (("streets", "streets:400 for the images"), ("nyu", r"nyu with root='data/nyu' \(--root\)")):
-        (tmp_path / name).mkdir()
+        (tmp_path / name).mkdir()  # not yet a dataset: it may be the folder of a run
+        open_dataset(name)
+        for folder in ("images", "masks"):
+            save(tmp_path / name / folder / "a.png", np.zeros((2, 2), np.uint8))
         with pytest.raises(ValueError, match=rf"Write {re.escape(str(tmp_path))}/{name} for the folder, or {other}"):
             open_dataset(name)
     assert len(open_dataset("streets:3")("val")) == 3

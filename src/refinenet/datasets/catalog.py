@@ -214,8 +214,8 @@ def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = N
 
 
 def _refuse_two_meanings(name: str, root: str | os.PathLike[str] | None) -> None:
-    """Refuse the name of a dataset that is here which is also that of a folder: either could be meant."""
-    if name not in NAMES or not Path(name).is_dir():
+    """Refuse a name of `NAMES` that is also a folder with a dataset in it, as either could be meant."""
+    if name not in NAMES or not _holds_dataset(Path(name)):
         return
     if is_drawn(name):
         other = f"{name}:400 for the images that the package draws"
@@ -224,8 +224,18 @@ def _refuse_two_meanings(name: str, root: str | os.PathLike[str] | None) -> None
     else:
         return
     raise ValueError(
-        f"{name!r} is both a known dataset and a folder here. Write {Path(name).resolve()} for the folder, or {other}."
+        f"{name!r} is both a known dataset and a folder here. Write {Path(name).resolve()} for the folder, or {other}. "
+        "A run that was started with the name is resumed from another working folder."
     )
+
+
+def _holds_dataset(folder: Path) -> bool:
+    """Return whether a folder has a known layout; that of a run or of results, say, has none."""
+    try:
+        find_layout(folder)
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 def check_dataset(
