@@ -26,6 +26,7 @@ export class View {
     const { width, height } = bitmap;
     Object.assign(this, { width, height, ids });
     for (const canvas of [this.picture, this.overlay]) Object.assign(canvas, { width, height });
+    this.stage.style.setProperty("--ratio", width / height);
     Object.assign(this.sheet.style, { width: `${width}px`, height: `${height}px` });
     this.picture.getContext("2d").drawImage(bitmap, 0, 0);
     this.image = new ImageData(width, height);
