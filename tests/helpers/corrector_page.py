@@ -61,7 +61,7 @@ def drag(page: Any, *points: tuple[float, float]) -> None:
         for (const point of points.slice(1)) send("pointermove", point);
         send("pointerup", points.at(-1));
     """
-    page.execute_script(script, [list(point) for point in points])
+    page.execute_script(script, [[float(x), float(y)] for x, y in points])
 
 
 def overlay(page: Any) -> npt.NDArray[np.uint8]:

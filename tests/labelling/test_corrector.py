@@ -147,7 +147,8 @@ def test_many_classes_take_two_bytes(tmp_path: Path) -> None:
     write_photographs(tmp_path)
     write_ids(tmp_path)
     (tmp_path / "ids" / "classes.yaml").write_text(f"names: [{', '.join(f'c{k}' for k in range(300))}]\n")
-    write_labels(str(tmp_path / "photographs"), tmp_path / "todo", masks=tmp_path / "ids", min_area=0, progress=False)
+    settings: dict[str, Any] = {"file_format": "png", "min_area": 0, "progress": False}
+    write_labels(str(tmp_path / "photographs"), tmp_path / "todo", masks=tmp_path / "ids", **settings)
     server = CorrectorProcess(tmp_path / "todo", folder=tmp_path)
     try:
         labels = server.ask("GET", "/images/0/labels")

@@ -38,7 +38,7 @@ def listen(settings: ServerSettings) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
-        advice = "Choose another --port, or 0 for any free one, or another --host"
+        advice = f"Choose another --port, or 0 for any free one{'' if settings.is_local else ', or another --host'}"
         raise OSError(error.errno, f"Cannot listen at {host}, port {port}: {error.strerror}. {advice}") from error
 
 

@@ -90,6 +90,7 @@ class Ranking:
         return (
             f"{len(self.chosen)} of {self.images:,} images to label next: {self.folder / TABLE}, with the reasons in "
             f"{self.folder / SHEET}.{failed}\nNext: {self.drafts.advice}\n"
+            f"Or, without a tool, in the browser: refinenet label correct {self.folder}\n"
             f"Then: refinenet label take EXPORT --drafts {self.drafts.folder} --into DATASET"
         )
 
