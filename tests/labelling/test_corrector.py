@@ -96,8 +96,8 @@ def test_other_sites_other_names_and_other_types_are_refused(server: CorrectorPr
     assert put(server, good, Content_Type="text/plain").status == 415
     for index in (3, -1, 99999999999999999999):
         assert put(server, good, index).status == 404
-    for index in ("x", "0.5", "..%2f..%2fetc", "%2e%2e"):
-        assert put(server, good, index).status in (404, 422)
+    for name in ("x", "0.5", "..%2f..%2fetc", "%2e%2e"):
+        assert put(server, good, name).status in (404, 422)
     assert not masks(folder)
     own = {"Origin": f"http://127.0.0.1:{server.port}", "Host": f"127.0.0.1:{server.port}"}
     try:
