@@ -100,7 +100,7 @@ if TYPE_CHECKING:
         to_sixteen_bits,
         walk_names,
     )
-    from refinenet.io.images.image_headers import needs_gdal
+    from refinenet.io.images.image_headers import is_changed, needs_gdal
     from refinenet.io.images.image_sources import not_an_image
     from refinenet.io.images.isolated_decoding import DecoderEndedError, DecoderPool
     from refinenet.io.images.mask_files import read_colour_mask, read_colours, read_ids, read_mask, read_palette
@@ -225,6 +225,7 @@ __all__ = [
     "hatch",
     "in_words",
     "install_extra",
+    "is_changed",
     "is_first_process",
     "is_installed",
     "is_interrupted",

@@ -45,6 +45,10 @@ class DraftImage:
     file: Path
     ids: Path
     """The PNG of its ids, as predicted."""
+    proposal: Path | None = None
+    """The PNG of the ids that are to be corrected, where they are not those that count as unchanged."""
+    reasons: str = ""
+    """Why a person should look at it, in words."""
 
     @property
     def stem(self) -> str:
@@ -94,10 +98,7 @@ class DraftSet:
     def save(self) -> None:
         """Write `drafts.json`."""
         options = self.options
-        images = [
-            {"name": image.name, "file": _relative(image.file, self.folder), "ids": _relative(image.ids, self.folder)}
-            for image in self.images
-        ]
+        images = [_describe(image, self.folder) for image in self.images]
         values = {
             "format_version": _VERSION,
             "format": self.format,
@@ -112,6 +113,13 @@ class DraftSet:
             "images": images,
         }
         write_atomically(self.folder / RECORD_FILE, (write_json(values) + "\n").encode())
+
+
+def _describe(image: DraftImage, folder: Path) -> dict[str, str]:
+    values = {"name": image.name, "file": _relative(image.file, folder), "ids": _relative(image.ids, folder)}
+    if image.proposal is not None:
+        values["proposal"] = _relative(image.proposal, folder)
+    return {**values, **({"reasons": image.reasons} if image.reasons else {})}
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -145,10 +153,7 @@ def open_drafts(folder: Path) -> DraftSet:
             image_prefix=str(values["image_prefix"]),
             origin=str(values["origin"]),
         )
-        images = tuple(
-            DraftImage(name=str(one["name"]), file=folder / str(one["file"]), ids=folder / str(one["ids"]))
-            for one in values["images"]
-        )
+        images = tuple(_read_image(one, folder) for one in values["images"])
         return DraftSet(
             folder=folder,
             format=check_format(values["format"]),
@@ -159,6 +164,17 @@ def open_drafts(folder: Path) -> DraftSet:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): write the drafts again.") from error
+
+
+def _read_image(values: Mapping[str, Any], folder: Path) -> DraftImage:
+    proposal = values.get("proposal")
+    return DraftImage(
+        name=str(values["name"]),
+        file=folder / str(values["file"]),
+        ids=folder / str(values["ids"]),
+        proposal=None if proposal is None else folder / str(proposal),
+        reasons=str(values.get("reasons", "")),
+    )
 
 
 def check_format(name: object) -> FormatName:

@@ -26,6 +26,7 @@ from refinenet.datasets.formats import Renames, is_background, is_void
 from refinenet.datasets.formats.lookup import CLASSES_FILE
 from refinenet.io.console import print_note, progress_bar
 from refinenet.io.images.mask_files import read_mask
+from refinenet.labelling.corrector.corrections import CORRECTED, find_corrected
 from refinenet.labelling.dataset_growth import (
     BEFORE,
     VAL_SHARE,
@@ -121,11 +122,12 @@ def take_labels(
     nothing.
 
     Args:
-        export: A folder, a zip archive or a JSON file, in any format of `FORMATS`.
+        export: A folder, a zip archive or a JSON file, in any format of `FORMATS`; or the folder that was given to
+            `correct_labels`, of which the accepted masks are taken.
         into: The dataset's folder; if missing, it is created with `images/`, `masks/`, `classes.yaml` and lists of the
             splits.
         drafts: The folder that `write_labels` wrote; it records where the images are, and shows which
-            pixels were changed.
+            pixels were changed. Not needed after `correct_labels`.
         images: Folder of the images, for those that neither the dataset nor `drafts` nor the export has.
         output: New or empty folder for a copy of the dataset, which is changed instead of the original.
         only_corrected: Whether to skip images whose draft labels came back unchanged.
@@ -143,7 +145,13 @@ def take_labels(
         FileNotFoundError: The export or the drafts are missing.
         OSError: A file cannot be read or written.
     """
+    corrected = find_corrected(Path(export))
+    if corrected is not None:
+        export, drafts = corrected, corrected.parent
     known = None if drafts is None else open_drafts(Path(drafts))
+    if known is not None and Path(export).resolve() == (known.folder / CORRECTED).resolve():
+        # The corrector shows the ids themselves, not as the format of another tool would hold them.
+        known = replace(known, format="png", options=replace(known.options, shapes="masks"))
     if only_corrected and known is None:
         raise ValueError("only_corrected needs drafts: only they say what was proposed.")
     with tempfile.TemporaryDirectory(prefix="refinenet-") as temporary:

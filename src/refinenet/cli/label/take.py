@@ -18,7 +18,7 @@ def take(
         Path,
         typer.Argument(
             help="Export of the annotation tool: a folder, a zip archive or a JSON file (CVAT masks or COCO, Label "
-            "Studio, LabelMe, Roboflow, Supervisely, PNG masks)."
+            "Studio, LabelMe, Roboflow, Supervisely, PNG masks); or the folder of `refinenet label correct`."
         ),
     ],
     into: Annotated[Path, typer.Option(metavar="DIR", help="Dataset folder of images and masks; created if missing.")],

@@ -89,7 +89,8 @@ class LabelErrors:
         advice = ""
         if self.drafts is not None:
             take = f"refinenet label take EXPORT --drafts {self.folder} --into DATASET"
-            advice = f"\nTo correct them in a tool: {self.drafts.advice}\nThen: {take}"
+            browser = f"refinenet label correct {self.folder}"
+            advice = f"\nTo correct them in a tool: {self.drafts.advice}\nOr in the browser: {browser}\nThen: {take}"
         return (
             f"{len(self.suspects):,} regions in {self.judged:,} images contradict their label; the first "
             f"{self.listed:,} are in {self.page}.{left_out}{advice}"
