@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ def deploy_files(
     areas = None if table is None else network.open_table(table)
     count = len(work.items)
     report = ImageReport(is_silent=as_json or json_lines == STANDARD, collects=as_json)
-    with json_lines_to(json_lines, work) as write_line:
+    with nullcontext() if json_lines is None else json_lines_to(json_lines, work) as write_line:
 
         def take(result: FileResult) -> None:
             if result.error is not None and count == 1:  # the error itself, not "1 of 1 images could not ..."
@@ -61,7 +62,8 @@ def deploy_files(
             if result.error is None and not as_json:  # JSON is printed at the end, and so is the notice
                 request.announce()
             report.add(result)
-            write_line(result)
+            if write_line is not None:
+                write_line(result)
             if areas is not None:
                 areas.add(result)
 
@@ -80,19 +82,21 @@ def _open(
     request: Request, recursive: bool, content: bytes | None, rendering: Mapping[str, Any], overwrite: bool
 ) -> tuple[JobList, RefineNet]:
     """Plan the jobs, check them by the model's header, and open the network, which takes seconds, last."""
+    from refinenet.api import RefineNet
     from refinenet.deployment.files import check_work
     from refinenet.deployment.image_search import refuse_missing
     from refinenet.inference.values.subject import RenderOptions, usual_kind
     from refinenet.io.images.band_images import ARRAY_SUFFIX
+    from refinenet.models.model_card import read_card
 
     if content is None:
         refuse_missing(request.images)
-    card = request.read_card()
+    card = read_card(request.network["model"])
     work = _plan(request, recursive, content, card)
     if card is not None:
         check_work(work, card, RenderOptions.from_dict(rendering), overwrite=overwrite)
-        return work, request.open_network()
-    network = request.open_network()
+        return work, RefineNet(**request.network)
+    network = RefineNet(**request.network)
     may_have_bands = any(item.parts or item.source.suffix.lower() == ARRAY_SUFFIX for item in work.items)
     if may_have_bands or (not request.kinds and usual_kind(network.outputs) is not None):
         work = _plan(request, recursive, content, network.card)
@@ -143,19 +147,21 @@ def write_to_standard_output(request: Request, rendering: Mapping[str, Any], **o
     Raises:
         ValueError, OSError: several kinds were chosen, or as `RefineNet.predict`.
     """
+    from refinenet.api import RefineNet
     from refinenet.deployment.outputs import choose_kinds, usual_suffix
     from refinenet.inference.values.subject import usual_kind
+    from refinenet.models.model_card import read_card
 
     chosen = choose_kinds(request.kinds)
     if len(chosen) > 1:
         raise ValueError(f"Only one kind of result can be written to standard output, not {', '.join(chosen)}.")
     check_output(is_result=True)
     kind = chosen[0] if chosen else None
-    card = request.read_card()
+    card = read_card(request.network["model"])
     if card is not None:
         kind = kind or usual_kind(card.architecture.outputs) or "labels"
         _refuse_rendering(card, kind, usual_suffix(kind), rendering)
-    network = request.open_network()
+    network = RefineNet(**request.network)
     kind = kind or usual_kind(network.outputs) or "labels"
     renderer = network.open_renderer(kind, usual_suffix(kind), **rendering)
     image = request.images[0]

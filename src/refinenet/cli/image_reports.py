@@ -59,11 +59,8 @@ class ImageReport:
 
 
 @contextmanager
-def json_lines_to(target: str | None, work: JobList) -> Iterator[Callable[[FileResult], object]]:
+def json_lines_to(target: str, work: JobList) -> Iterator[Callable[[FileResult], object]]:
     """Yield a function that writes a result as a line of JSON at once."""
-    if target is None:
-        yield lambda _: None
-        return
     if target == STANDARD:
         stream = sys.stdout
         yield lambda result: print(json.dumps(result.to_dict()), file=stream, flush=True)

@@ -221,7 +221,9 @@ def progress_bar(enabled: bool) -> Progress:
     a step, and `left` replaces the remaining time of the task.
     """
     console = Console(stderr=True)
-    if enabled and not console.is_terminal:
+    if not enabled:
+        return Progress(console=console, disable=True)
+    if not console.is_terminal:
         return LineProgress()
     return Progress(
         _WordsColumn(lambda task: task.description),
@@ -231,7 +233,6 @@ def progress_bar(enabled: bool) -> Progress:
         TimeRemainingColumn(),
         TextColumn("left"),
         console=console,
-        disable=not enabled,
         transient=True,
     )
 
