@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from refinenet.deployment.ray.engine import segment_with_ray
     from refinenet.deployment.ray.journal import RayResult, failed
     from refinenet.deployment.ray.storage import find_skipped, pair_places
-    from refinenet.deployment.reading import choose_reading
     from refinenet.deployment.server.app import create_app
     from refinenet.deployment.server.settings import ServerSettings
     from refinenet.deployment.sharing import SharedModel
@@ -49,7 +48,6 @@ __all__ = [
     "check_work",
     "choose_kinds",
     "choose_output",
-    "choose_reading",
     "create_app",
     "failed",
     "file_state",

@@ -1,4 +1,4 @@
-"""Result files: the kinds that a user asks for, or that the suffix of a file implies, and writing them."""
+"""Kinds of result files: those that a user asks for, or that the suffix of a file implies."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import cast
 
 from refinenet.inference.output_kinds import OUTPUT_KINDS, PICTURE_SUFFIXES, POLYGONS, Kind, Output, split_kind
-from refinenet.inference.prediction import Prediction
-from refinenet.inference.rendering import Renderer, check_suffix_of
+from refinenet.inference.rendering import check_suffix_of
 from refinenet.inference.segmentation import check_output
 from refinenet.inference.values.subject import kinds_of, usual_kind
-from refinenet.io.files import write_atomically
 from refinenet.io.raster.writer import TIFF_SUFFIXES
 from refinenet.outputs import CLASSES, OutputSpec
 
@@ -81,18 +79,3 @@ def _usual_for(suffix: str, outputs: Sequence[OutputSpec]) -> Kind | None:
     found = (kind for kind, row in OUTPUT_KINDS.items() if not row.is_picture and row.suffix == suffix)
     kind = None if suffix in PICTURE_SUFFIXES else next(found, None)
     return None if kind is None else choose_kinds([kind])[0]
-
-
-def write(prediction: Prediction, target: Path, renderer: Renderer, image_name: str) -> Path:
-    """Write a result file, whole or not at all.
-
-    Args:
-        prediction: What to write.
-        target: The file.
-        renderer: Renderer of the kind and the suffix.
-        image_name: Name of the image in files that name it.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    return write_atomically(target, renderer.encode(prediction, image_name))
