@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from refinenet.deployment.inputs import check_target
 from refinenet.deployment.journal import GREY, LABEL_FILES
-from refinenet.deployment.outputs import check_target
 from refinenet.deployment.ray.journal import RayJournal, RayResult, failed
 from refinenet.deployment.ray.reading import Deaths, read_row
 from refinenet.deployment.ray.storage import as_place, is_here

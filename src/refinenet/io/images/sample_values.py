@@ -246,11 +246,11 @@ class Scale:
             values: `(H, W, C)` or `(H, W)`: the image or a part of it.
             valid: `(H, W)` bool: where there are data.
         """
-        low, high = self.range or _range_of(self.dtype)
         if self.dtype.kind == "b" or (
             self.dtype == np.uint8 and values[::16, ::16].max(initial=0) >= _SMALL_SHARE * 256
         ):
             return
+        low, high = self.range or _range_of(self.dtype)
         data = values if valid is None else values[valid]
         if data.size == 0:
             return
