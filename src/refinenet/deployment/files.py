@@ -167,8 +167,9 @@ def take_all(
             take(result)
             taken += 1
             made += not result.was_there
-            rate = made / (time.perf_counter() - started)
-            bar.update(task, advance=1, status=f"{format_speed(rate)} images/s")
+            if count > 1:
+                rate = made / (time.perf_counter() - started)
+                bar.update(task, advance=1, status=f"{format_speed(rate)} images/s")
             if interruption.asked_by is not None:
                 break
     if interruption.asked_by is not None:

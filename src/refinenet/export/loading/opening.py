@@ -63,7 +63,8 @@ def open_described(
         return _open_graph(spec, None if backend == AUTO else backend, device, precision)
     if spec.model is not None:
         read_card(spec.model)  # refuses a missing file before PyTorch is imported, which takes seconds
-    _require_pytorch(spec.model)
+    if not has_pytorch():
+        _refuse_without_pytorch(spec.model)
     translated = _open_translated(spec, backend, device, precision)
     if translated is not None:
         return translated
@@ -134,10 +135,10 @@ def _load_network(spec: ModelSpec, device: str | torch.device | None) -> tuple[m
     return models.open_network(spec, device, _draw_calibration_images)
 
 
-def _require_pytorch(model: str | os.PathLike[str] | None) -> None:
+def _refuse_without_pytorch(model: str | os.PathLike[str] | None) -> None:
     if model is None:
         require_pytorch("A new network")
-    elif not has_pytorch():
+    else:
         name = os.fspath(model)
         raise ValueError(
             f"{name} is a network of PyTorch, which this small installation lacks. Export it where PyTorch is "
