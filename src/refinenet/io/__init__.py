@@ -135,6 +135,7 @@ if TYPE_CHECKING:
     from refinenet.io.raster.ground_area import read_pixel_area
     from refinenet.io.raster.reader import RasterReader, is_installed, needs_windows, open_upright
     from refinenet.io.raster.writer import TIFF_SUFFIXES, TILE, RasterWriter, check_suffix, open_target
+    from refinenet.io.recent_times import WARM_UP, RecentTimes
     from refinenet.io.sealed_folder import check_names, damage_described, read_checksummed, read_step, write_checksummed
     from refinenet.io.tables import Row, check_table, to_frame, write_table
 else:
@@ -161,6 +162,7 @@ __all__ = [
     "TILE",
     "TRACING",
     "USUAL_STYLE",
+    "WARM_UP",
     "Array",
     "Band",
     "BandReader",
@@ -181,6 +183,7 @@ __all__ = [
     "RasterReader",
     "RasterWriter",
     "Reading",
+    "RecentTimes",
     "Row",
     "StopRequest",
     "ThreadLock",

@@ -22,7 +22,7 @@ import numpy as np
 
 from refinenet.datasets import doctor
 from refinenet.datasets.folder import of_ids
-from refinenet.datasets.formats import is_background, is_void
+from refinenet.datasets.formats import Renames, is_background, is_void
 from refinenet.datasets.formats.lookup import CLASSES_FILE
 from refinenet.io.console import print_note, progress_bar
 from refinenet.io.images.mask_files import read_mask
@@ -38,6 +38,7 @@ from refinenet.labelling.drafts import DraftSet, open_drafts, render
 from refinenet.labelling.formats.base import ToolExport, translate
 from refinenet.labelling.formats.table import open_export
 from refinenet.labelling.image_matching import ImageMatcher, MatchedImage
+from refinenet.labelling.renaming import Renaming, rename_classes
 from refinenet.labels import LabelMap, LabelSet, voc_colours
 
 Action = Literal["new", "changed", "unchanged", "left out"]
@@ -107,6 +108,7 @@ def take_labels(
     images: str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] | None = None,
     only_corrected: bool = False,
+    rename: Mapping[str, str] | None = None,
     group: str | None = None,
     val: float = VAL_SHARE,
     check: bool = True,
@@ -127,14 +129,16 @@ def take_labels(
         images: Folder of the images, for those that neither the dataset nor `drafts` nor the export has.
         output: New or empty folder for a copy of the dataset, which is changed instead of the original.
         only_corrected: Whether to skip images whose draft labels came back unchanged.
+        rename: The class of the dataset for labels of other names: `{"person": "Pedestrian"}`. Several labels may
+            become one class, and "void" leaves pixels without a class.
         group: As for `refinenet data split`: new images join the split of their group.
         val: Share of images for validation, which new groups preserve.
         check: Whether to refuse labels in which the doctor finds errors that would stop training.
         progress: Whether to show progress on standard error.
 
     Raises:
-        ValueError: The export or the dataset is damaged or not recognised, a label is not a class of the dataset, or
-            the doctor found errors that would stop training; nothing was changed.
+        ValueError: The export or the dataset is damaged or not recognised, a label is not a class of the dataset, a
+            label to rename does not exist, or the doctor found errors that would stop training; nothing was changed.
         FileExistsError: `output` is not empty.
         FileNotFoundError: The export or the drafts are missing.
         OSError: A file cannot be read or written.
@@ -145,10 +149,12 @@ def take_labels(
     with tempfile.TemporaryDirectory(prefix="refinenet-") as temporary:
         scratch = Path(temporary)
         found = open_export(Path(export), scratch / "export")
+        renames = Renames(rename or {}, "rename (--rename)")
+        renames.check([*found.label_names, *(known.options.label_set.names if known is not None else ())])
         root = _copy(Path(into), output)
-        dataset = open_growing(root, _new_label_set(found, known))
+        dataset = open_growing(root, _new_label_set(found, known, renames))
         print_note(_describe_new(root, dataset.label_set), enabled=progress and dataset.layout is None)
-        taking = _Taking(found, dataset, known, scratch, only_corrected=only_corrected, group=group, val=val)
+        taking = _Taking(found, dataset, known, scratch, renames, only_corrected=only_corrected, group=group, val=val)
         return taking.run(None if images is None else Path(images), check=check, progress=progress)
 
 
@@ -164,11 +170,12 @@ def _copy(into: Path, output: str | os.PathLike[str] | None) -> Path:
     return target
 
 
-def _new_label_set(export: ToolExport, drafts: DraftSet | None) -> LabelSet:
+def _new_label_set(export: ToolExport, drafts: DraftSet | None, renames: Renames) -> LabelSet:
     """Return the classes of a new dataset: those of the model, or the export's labels in alphabetical order."""
     if drafts is not None:
-        return drafts.options.label_set
-    labels = sorted({label for label in export.label_names if not is_background(label) and not is_void(label)})
+        return rename_classes(drafts.options.label_set, renames)
+    found = set(map(renames.apply, export.label_names))
+    labels = sorted(label for label in found if not is_background(label) and not is_void(label))
     names = ("background", *labels)
     return LabelSet(names=names, colours=voc_colours(len(names)))
 
@@ -187,6 +194,7 @@ class _Taking:
         dataset: GrowingDataset,
         drafts: DraftSet | None,
         scratch: Path,
+        renames: Renames,
         *,
         only_corrected: bool,
         group: str | None,
@@ -195,6 +203,7 @@ class _Taking:
         self._export, self._dataset, self._drafts, self._scratch = export, dataset, drafts, scratch
         self._only_corrected, self._group, self._val = only_corrected, group, val
         self._staged = _Staging(scratch / "staged", dataset.label_set)
+        self._renaming = Renaming(dataset.label_set, renames)
 
     def run(self, images: Path | None, *, check: bool, progress: bool) -> Taken:
         """Find the images, read their labels, check them, and write them."""
@@ -235,8 +244,8 @@ class _Taking:
         Raises:
             ValueError: The labels have another size than the image, or a label is no class.
         """
-        label_set = self._dataset.label_set
-        corrected = self._export.read(found.item, label_set)
+        label_set, renaming = self._dataset.label_set, self._renaming
+        corrected = renaming.apply(self._export.read(found.item, renaming.wide))
         if before is not None and before.shape != corrected.shape:
             raise ValueError(_describe_sizes(self._export.path, found.item, corrected, before))
         if found.draft is None or self._drafts is None:
@@ -245,8 +254,8 @@ class _Taking:
         if draft.labels.shape != corrected.shape:
             raise ValueError(_describe_sizes(self._export.path, found.item, corrected, draft.labels))
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
-            written = render(self._drafts, draft, label_set, Path(folder))
-        exact = translate(draft.labels, self._drafts.options.label_set, label_set, draft.name)
+            written = renaming.apply(render(self._drafts, draft, renaming.wide, Path(folder)))
+        exact = renaming.apply(translate(draft.labels, self._drafts.options.label_set, renaming.wide, draft.name))
         is_changed = corrected != written
         kept = exact if before is None else before
         return label_set.cast(np.where(is_changed, corrected, kept)), bool(is_changed.any()), exact

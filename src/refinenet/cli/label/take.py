@@ -36,6 +36,14 @@ def take(
     only_corrected: Annotated[
         bool, typer.Option("--only-corrected", help="Skip images whose draft labels came back unchanged.")
     ] = False,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL=CLASS",
+            help="Import a label as a class of another name, such as person=Pedestrian; several labels may become one "
+            "class, and LABEL=void leaves pixels without a class. May be repeated.",
+        ),
+    ] = None,
     group: Annotated[
         str | None,
         typer.Option(
@@ -62,6 +70,7 @@ def take(
         images=images,
         output=output,
         only_corrected=only_corrected,
+        rename=_read_renames(rename or []),
         group=group,
         val=val,
         check=not no_check,
@@ -71,6 +80,18 @@ def take(
         say(taken.to_dict())
     else:
         _print(taken)
+
+
+def _read_renames(texts: list[str]) -> dict[str, str]:
+    """Return the new name of each label; one that is given twice is an error."""
+    pairs = [text.partition("=") for text in texts]
+    for text, (old, _, new) in zip(texts, pairs, strict=True):
+        if not old.strip() or not new.strip():
+            raise typer.BadParameter(f"{text!r} is not LABEL=CLASS, such as person=Pedestrian.", param_hint="--rename")
+    names = {old.strip(): new.strip() for old, _, new in pairs}
+    if len(names) < len(pairs):
+        raise typer.BadParameter("a label is renamed twice.", param_hint="--rename")
+    return names
 
 
 def _print(taken: "Taken") -> None:
