@@ -227,18 +227,15 @@ def _accepts(kind: Any, value: Any) -> bool:
         # The types are compared first because 1 == True, and because arrays have no single truth value.
         return any(type(value) is type(part) and value == part for part in parts)
     if origin is tuple:
-        return isinstance(value, tuple) and _accepts_items(parts, value)
+        if not isinstance(value, tuple):
+            return False
+        kinds = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return len(kinds) == len(value) and all(map(_accepts, kinds, value))
     if kind is float:
         return is_number(value)
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, kind)
-
-
-def _accepts_items(kinds: tuple[Any, ...], values: tuple[Any, ...]) -> bool:
-    if kinds[-1] is Ellipsis:
-        kinds = kinds[:1] * len(values)
-    return len(kinds) == len(values) and all(_accepts(kind, value) for kind, value in zip(kinds, values, strict=True))
 
 
 _NAMES: dict[Any, str] = {

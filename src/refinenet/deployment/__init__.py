@@ -14,14 +14,12 @@ if TYPE_CHECKING:
     from refinenet.deployment.file_results import FileResult
     from refinenet.deployment.files import check_work, take_all
     from refinenet.deployment.image_search import FoundImage, Search, find_images, refuse_missing
-    from refinenet.deployment.inputs import JobList, plan_bytes, plan_work
+    from refinenet.deployment.inputs import JobList, choose_kinds, plan_bytes, plan_work, usual_suffix
     from refinenet.deployment.journal import JOURNAL_FILE, SETTINGS_FILE, file_state
     from refinenet.deployment.large_images import OVERLAP, Windows
-    from refinenet.deployment.outputs import choose_kinds, usual_suffix
     from refinenet.deployment.ray.engine import segment_with_ray
     from refinenet.deployment.ray.journal import RayResult, failed
     from refinenet.deployment.ray.storage import find_skipped, pair_places
-    from refinenet.deployment.reading import choose_reading
     from refinenet.deployment.server.app import create_app
     from refinenet.deployment.server.guarded_app import create_guarded_app
     from refinenet.deployment.server.metrics import Metrics
@@ -60,7 +58,6 @@ __all__ = [
     "check_work",
     "choose_kinds",
     "choose_output",
-    "choose_reading",
     "create_app",
     "create_guarded_app",
     "failed",

@@ -229,7 +229,14 @@ class SegmentationModel(VideoModel):
         self._warn_of_random_weights()
         for note in notes:
             warnings.warn(note.text, stacklevel=2)
-        model_settings: dict[str, Any] = {
+        tuner = None if max_latency_ms is None else self._tuner
+        # Only the journal of a folder records the model.
+        model_settings = {} if work.folder is None else self._describe_for_journal()
+        return segment_files(self._segmenter, work, options, model_settings, tuner)
+
+    def _describe_for_journal(self) -> dict[str, Any]:
+        """Return what results depend on, besides the options, as JSON-ready values."""
+        return {
             "refinenet": __version__,
             "model_sha256": self._weights_sha256,
             "label_set": self.label_set.to_dict(),
@@ -237,8 +244,6 @@ class SegmentationModel(VideoModel):
             "backend": self._backend,
             "precision": self._precision,
         }
-        tuner = None if max_latency_ms is None else self._tuner
-        return segment_files(self._segmenter, work, options, model_settings, tuner)
 
     def deploy_large(
         self,

@@ -114,6 +114,7 @@ if TYPE_CHECKING:
         Reading,
         ValueRange,
         check_value_range,
+        choose_reading,
         first_of_each_kind,
     )
     from refinenet.io.images.shrinking import find_factor, shrink_image, shrink_map
@@ -199,6 +200,7 @@ __all__ = [
     "check_suffix",
     "check_table",
     "check_value_range",
+    "choose_reading",
     "choose_shown",
     "choose_threads",
     "clear_errors",

@@ -197,7 +197,7 @@ class _PacedProgress(Progress):
 class _BarProgress(_PacedProgress):
     """Progress as bars on a terminal."""
 
-    def __init__(self, console: Console, *, disable: bool) -> None:
+    def __init__(self, console: Console) -> None:
         super().__init__(
             _WordsColumn(lambda task: task.description),
             BarColumn(bar_width=12),  # a line of training then fits into 80 columns
@@ -206,7 +206,6 @@ class _BarProgress(_PacedProgress):
             _WordsColumn(self._describe_left, style="progress.remaining"),
             TextColumn("left"),
             console=console,
-            disable=disable,
             transient=True,
         )
 
@@ -272,7 +271,9 @@ def progress_bar(enabled: bool) -> Progress:
     a step, and `left` replaces the remaining time of the task.
     """
     console = Console(stderr=True)
-    return LineProgress() if enabled and not console.is_terminal else _BarProgress(console, disable=not enabled)
+    if not enabled:
+        return Progress(console=console, disable=True)
+    return _BarProgress(console) if console.is_terminal else LineProgress()
 
 
 def in_words(seconds: float) -> str:

@@ -20,7 +20,7 @@ from refinenet.datasets.doctor.report import Report, sort_findings
 from refinenet.datasets.doctor.scan import Facts, MaskFacts
 from refinenet.datasets.doctor.source import Source, open_source
 from refinenet.datasets.doctor.split_rules import Repeated, judge_classes, judge_equal_files, judge_repetitions
-from refinenet.datasets.doctor.targets.rules import judge_targets
+from refinenet.datasets.doctor.targets.rules import TargetVerdict, judge_targets
 from refinenet.datasets.doctor.value_matching import Codes, can_snap, fit
 from refinenet.datasets.folder.classes_file import MaskEncoding
 from refinenet.datasets.folder.layouts import find_layout
@@ -259,7 +259,9 @@ def _judge(source: Source, facts: list[Facts], quick: bool) -> Examination:
     if encoding is not None and facts and not source.is_unlabelled:
         findings += _judge_classes(source, facts, encoding, findings)
     repeated = _judge_repetitions(source, facts, quick)
-    targets = judge_targets(facts, source.target_specs, source.reading.encodings, source.root)
+    targets = TargetVerdict()
+    if source.target_specs:
+        targets = judge_targets(facts, source.target_specs, source.reading.encodings, source.root)
     findings += [*repeated.findings, *targets.findings]
     left_out = {**targets.left_out, **repeated.left_out}
     known = None if source.is_encoding_damaged else encoding

@@ -35,6 +35,7 @@ VIDEO_SUFFIXES = (
 
 REAL_TIME_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp")
 STREAM_SCHEMES = (*REAL_TIME_SCHEMES, "http", "https", "tcp")
+_CAMERA = re.compile(r"camera:(\d{1,3})")
 _STILL_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jpe", ".jfif", ".avif")
 
 
@@ -56,7 +57,7 @@ def is_video(source: str | os.PathLike[str]) -> bool:
     text = os.fspath(source)
     address = urlsplit(text) if "://" in text else None
     if address is None:
-        return bool(_camera_number(text)) or Path(text).suffix.lower() in VIDEO_SUFFIXES
+        return bool(_CAMERA.fullmatch(text)) or Path(text).suffix.lower() in VIDEO_SUFFIXES
     is_picture = address.scheme in ("http", "https") and Path(address.path).suffix.lower() in _STILL_SUFFIXES
     return address.scheme in STREAM_SCHEMES and not is_picture
 
@@ -82,16 +83,11 @@ def find_source(source: str | os.PathLike[str]) -> VideoSource:
             )
         name = re.sub(r"//[^/@]*@", "//", text)
         return VideoSource(kind="stream", address=text, name=name, is_real_time=scheme in REAL_TIME_SCHEMES)
-    if number := _camera_number(text):
-        return _find_camera(number)
+    if camera := _CAMERA.fullmatch(text):
+        return _find_camera(camera[1])
     _check_file(Path(text))
     # "file:" keeps FFmpeg from taking a file name for an address.
     return VideoSource(kind="file", address=f"file:{text}", name=text)
-
-
-def _camera_number(text: str) -> str | None:
-    match = re.fullmatch(r"camera:(\d{1,3})", text)
-    return match.group(1) if match else None
 
 
 def _find_camera(number: str) -> VideoSource:

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from refinenet.datasets import Dataset, DatasetSource, open_dataset
-from refinenet.deployment import FoundImage, Search, SharedModel, choose_reading, file_state, find_images
+from refinenet.deployment import FoundImage, Search, SharedModel, file_state, find_images
 from refinenet.io.console import describe_error, print_note, progress_bar
 from refinenet.io.files import write_atomically
 from refinenet.io.images.band_images import as_picture
 from refinenet.io.images.codec import read_image, write
-from refinenet.io.images.sample_values import Pixels, Reading, first_of_each_kind
+from refinenet.io.images.sample_values import Pixels, Reading, choose_reading, first_of_each_kind
 from refinenet.io.tables import write_table
 from refinenet.labelling.drafts import DraftSet, describe_drafts, write_labels
 from refinenet.labelling.image_journal import Entry, ImageJournal, open_image_journal
