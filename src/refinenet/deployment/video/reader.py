@@ -186,7 +186,7 @@ class Recording:
         """Reason why reading stopped early, if it did."""
         self._last: Fraction | None = None
         self._jump = Fraction(0)
-        self._container = _open(source, timeout)
+        self._container = _open(source, timeout, at_once=at_once)
         try:
             self._video = self._find_video()
         except ValueError:
@@ -210,8 +210,12 @@ class Recording:
         if self.source.is_real_time or self.source.kind == "file":
             return self.source.is_real_time
         # Playlists have a size themselves.
-        is_playlist = self._container.format.name.startswith(("hls", "dash"))
-        return self.seconds is None and (is_playlist or self._container.size <= 0)
+        return self.seconds is None and (self.has_segments or self._container.size <= 0)
+
+    @property
+    def has_segments(self) -> bool:
+        """Whether it is a playlist, whose frames arrive some seconds of video at a time."""
+        return self._container.format.name.startswith(("hls", "dash"))
 
     def _find_video(self) -> VideoStream:
         name = self.source.name
@@ -287,7 +291,7 @@ class Recording:
         self._container.close()
 
 
-def _open(source: VideoSource, timeout: float) -> InputContainer:
+def _open(source: VideoSource, timeout: float, *, at_once: bool) -> InputContainer:
     import av
 
     is_file = source.kind == "file"
@@ -295,6 +299,9 @@ def _open(source: VideoSource, timeout: float) -> InputContainer:
     options = {"protocol_whitelist": "file"} if is_file else {}
     if source.address.startswith("rtsp"):
         options = {"rtsp_flags": "prefer_tcp"}
+    elif source.kind == "stream" and at_once:
+        # Of a live playlist FFmpeg would begin three segments, often 20 seconds, before the newest frame.
+        options = {"live_start_index": "-1"}
     try:
         return av.open(
             source.address,
