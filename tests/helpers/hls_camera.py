@@ -36,6 +36,8 @@ class HlsCamera:
         """`time.monotonic()` at which each picture was taken, by its number."""
         self.is_finished = False
         """Whether the playlist says that nothing follows."""
+        self.listed: list[int] = []
+        """Number of segments that had been filmed at each request for the playlist."""
         self._segments: list[str] = []
         self._lock, self._end = threading.Lock(), threading.Event()
         self._film(0, paced=False)
@@ -83,6 +85,7 @@ class HlsCamera:
     def _list(self, handler: BaseHTTPRequestHandler) -> None:
         with self._lock:
             names = list(self._segments)
+            self.listed.append(len(names))
         seconds = self._size / self._rate
         lines = ["#EXTM3U", "#EXT-X-VERSION:3", f"#EXT-X-TARGETDURATION:{max(1, round(seconds))}"]
         lines.append(f"#EXT-X-MEDIA-SEQUENCE:{max(0, len(names) - _LISTED)}")

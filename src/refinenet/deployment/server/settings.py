@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import Annotated, ClassVar
 
@@ -95,6 +96,7 @@ class ServerSettings(Settings):
         return is_loopback(self.host)
 
 
+@lru_cache(maxsize=64)  # asked for each request
 def is_loopback(address: str) -> bool:
     """Whether an address or a host name means this machine."""
     if address == "localhost":

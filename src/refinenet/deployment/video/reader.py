@@ -98,7 +98,8 @@ def _find_camera(number: str) -> VideoSource:
     device = Path(f"/dev/video{number}")
     if not device.exists():
         found = ", ".join(f"camera:{path.name[5:]}" for path in sorted(Path("/dev").glob("video[0-9]*")))
-        raise FileNotFoundError(f"There is no camera:{number} ({device}). Found: {found or 'none'}.")
+        advice = "Pass one of these" if found else "Connect one, or pass a video or the address of a stream"
+        raise FileNotFoundError(f"There is no camera:{number} ({device}). Found: {found or 'none'}. {advice}.")
     return VideoSource(kind="camera", address=str(device), name=f"camera:{number}", is_real_time=True)
 
 
@@ -317,7 +318,9 @@ def _open(source: VideoSource, timeout: float, *, at_once: bool) -> InputContain
             reason = "it has no frames: it ends within its header"
         if is_file:
             raise ValueError(f"{source.name} is not a readable video, or is damaged ({reason}).") from error
-        raise ConnectionError(f"{source.name} cannot be opened: {reason}.") from error
+        is_camera = source.kind == "camera"
+        advice = f" Check that {source.address} is a camera that no other program uses, and that you may read it."
+        raise ConnectionError(f"{source.name} cannot be opened: {reason}.{advice if is_camera else ''}") from error
 
 
 def _cover() -> int:
