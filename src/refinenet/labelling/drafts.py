@@ -31,6 +31,8 @@ from refinenet.labels import LabelMap, LabelSet
 RECORD_FILE = "drafts.json"
 PREDICTED = "predicted"
 """Folder of the ids that a model predicted."""
+SUSPECTS = "suspects"
+"""Origin of drafts that are proposals of `find_label_errors`."""
 SIMPLIFY = 1.0
 MIN_AREA = 20
 _VERSION = 1
@@ -44,7 +46,13 @@ class DraftImage:
     """Its path below the folder of images, with "/" between folders, and with its suffix."""
     file: Path
     ids: Path
-    """The PNG of its ids, as predicted."""
+    """The PNG of its ids, as predicted; of suspects, the labels of the dataset."""
+    sample: str = ""
+    """Of suspects, the name of the image in the dataset, with its split in front."""
+    proposal: Path | None = None
+    """Of suspects, the PNG of ids that the tool shows: the labels with the models' classes in the suspect regions."""
+    regions: Path | None = None
+    """Of suspects, the PNG of the numbers of its suspect regions."""
 
     @property
     def stem(self) -> str:
@@ -64,6 +72,11 @@ class DraftSet:
     images: tuple[DraftImage, ...]
     failed: Mapping[str, str]
     """The reason for each image that has no draft."""
+
+    @property
+    def origin_is_suspects(self) -> bool:
+        """Whether these are proposals of `find_label_errors`."""
+        return self.options.origin == SUSPECTS
 
     @property
     def files(self) -> Path:
@@ -94,10 +107,6 @@ class DraftSet:
     def save(self) -> None:
         """Write `drafts.json`."""
         options = self.options
-        images = [
-            {"name": image.name, "file": _relative(image.file, self.folder), "ids": _relative(image.ids, self.folder)}
-            for image in self.images
-        ]
         values = {
             "format_version": _VERSION,
             "format": self.format,
@@ -109,9 +118,15 @@ class DraftSet:
             "origin": options.origin,
             "min_area": self.min_area,
             "failed": dict(self.failed),
-            "images": images,
+            "images": [_record(image, self.folder) for image in self.images],
         }
         write_atomically(self.folder / RECORD_FILE, (write_json(values) + "\n").encode())
+
+
+def _record(image: DraftImage, folder: Path) -> dict[str, str]:
+    files = {"file": image.file, "ids": image.ids, "proposal": image.proposal, "regions": image.regions}
+    places = {key: _relative(path, folder) for key, path in files.items() if path is not None}
+    return {"name": image.name, **({"sample": image.sample} if image.sample else {}), **places}
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -145,10 +160,7 @@ def open_drafts(folder: Path) -> DraftSet:
             image_prefix=str(values["image_prefix"]),
             origin=str(values["origin"]),
         )
-        images = tuple(
-            DraftImage(name=str(one["name"]), file=folder / str(one["file"]), ids=folder / str(one["ids"]))
-            for one in values["images"]
-        )
+        images = tuple(_read_record(one, folder) for one in values["images"])
         return DraftSet(
             folder=folder,
             format=check_format(values["format"]),
@@ -159,6 +171,18 @@ def open_drafts(folder: Path) -> DraftSet:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): write the drafts again.") from error
+
+
+def _read_record(values: Mapping[str, Any], folder: Path) -> DraftImage:
+    proposal, regions = (folder / str(values[key]) if key in values else None for key in ("proposal", "regions"))
+    return DraftImage(
+        name=str(values["name"]),
+        file=folder / str(values["file"]),
+        ids=folder / str(values["ids"]),
+        sample=str(values.get("sample", "")),
+        proposal=proposal,
+        regions=regions,
+    )
 
 
 def check_format(name: object) -> FormatName:

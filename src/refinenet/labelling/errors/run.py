@@ -88,8 +88,11 @@ class LabelErrors:
         left_out = f" {self.left_out} images were not checked: the models saw them." if self.left_out else ""
         advice = ""
         if self.drafts is not None:
-            take = f"refinenet label take EXPORT --drafts {self.folder} --into DATASET"
-            advice = f"\nTo correct them in a tool: {self.drafts.advice}\nThen: {take}"
+            take, into = "refinenet label take", f"--drafts {self.folder} --into DATASET"
+            advice = (
+                f"\nTo accept proposals: decide on the page, save the decisions, then {take} decisions.csv {into}"
+                f"\nTo correct them in a tool: {self.drafts.advice}\nThen: {take} EXPORT {into}"
+            )
         return (
             f"{len(self.suspects):,} regions in {self.judged:,} images contradict their label; the first "
             f"{self.listed:,} are in {self.page}.{left_out}{advice}"
