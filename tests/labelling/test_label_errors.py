@@ -78,7 +78,9 @@ def test_a_search_goes_on_where_it_was_and_judges_changed_labels_again(
     Image.fromarray(camvid_model.segment(streets / "images" / "3.png").labels).save(streets / "masks" / "3.png")
     found = find_label_errors(streets, out, models=["camvid"], device="cpu", progress=False)
     assert not found.suspects
-    with pytest.raises(ValueError, match=r"splits \(--split\): train, val before, val now\. Choose another folder"):
+    with pytest.raises(
+        ValueError, match=r"made with --split train --split val instead of --split val\. Choose"
+    ):
         find_label_errors(streets, out, models=["camvid"], splits=["val"], device="cpu", progress=False)
 
 
@@ -158,6 +160,28 @@ def test_folds_are_trained_once_and_judge_each_image_by_a_model_of_the_others(tm
         shutil.copy(mine / kind / "train" / "0.png", mine / kind / "train" / "00.png")
     with pytest.raises(ValueError, match="trained on other images than those that do not belong to its fold"):
         find_label_errors(mine, out, folds=folds, device="cpu", progress=False)
+
+
+def test_folds_of_an_interrupted_search_are_not_mixed_with_others(tmp_path: Path) -> None:
+    """The settings are written before the first fold is trained; a size is what it means, not only its name."""
+    mine, out = write_pictures(tmp_path / "mine", train=7, val=3), tmp_path / "out"
+    image = mine / "images" / "train" / "3.png"
+    image.write_bytes(image.read_bytes()[:60])
+
+    def search(epochs: int) -> None:
+        settings = {**SETTINGS, "epochs": epochs, "batch_size": 2}
+        folds = Folds(count=2, network={"size": "small"}, settings=settings, group="(.)")
+        find_label_errors(mine, out, folds=folds, device="cpu", progress=False)
+
+    with pytest.raises((ValueError, OSError), match=r"3\.png"):
+        search(epochs=1)
+    with pytest.raises(ValueError, match="made with --set epochs=1 instead of --set epochs=2"):
+        search(epochs=2)
+    described = json.loads((out / "judged.json").read_text())
+    described["network"]["decoder"]["widths"] = [32, 32, 32, 32]  # as an earlier version may have built them
+    (out / "judged.json").write_text(json.dumps(described))
+    with pytest.raises(ValueError, match=r"made with network\.decoder\.widths \[32, 32, 32, 32\] instead of \["):
+        search(epochs=1)
 
 
 def test_an_interrupted_fold_goes_on_and_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:

@@ -294,16 +294,36 @@ def test_the_same_image_under_another_name_is_the_sample_that_is_there(tmp_path:
     assert not (tmp_path / "mine" / "images" / "copy.png").exists()
 
 
-def test_another_image_of_the_same_name_loses_no_labels(tmp_path: Path, call_refinenet: Any) -> None:
+def test_another_image_of_the_same_name_goes_below_its_folder(tmp_path: Path, call_refinenet: Any) -> None:
     write_dataset(tmp_path / "mine")
     before = list_files(tmp_path / "mine")
-    write_pair(tmp_path / "photographs", "west_1", mask(5), ".", "../ids/masks")
-    write_pair(tmp_path / "photographs", "north_1", mask(5), ".", "../ids/masks")
+    masks = write_drafts(tmp_path, call_refinenet, "west_1", "north_1")
     Image.fromarray(picture(1)).save(tmp_path / "photographs" / "north_1.png")
-    (tmp_path / "ids" / "classes.yaml").write_text(NAMES)
-    options = ("photographs", "--masks", "ids", "-o", "todo", "--format", "png", "--min-area", "0")
-    assert call_refinenet("label", "write", *options).returncode == 0
-    found = call_refinenet("label", "take", "todo/png", "--drafts", "todo", "--into", "mine")
+    assert call_refinenet(*TAKE, "mine").returncode == 0
+    after = list_files(tmp_path / "mine")
+    assert after["masks/north_1.png"] == before["masks/north_1.png"]
+    assert "masks/west_1.png" in after
+    assert after["images/photographs/north_1.png"] == (tmp_path / "photographs" / "north_1.png").read_bytes()
+    assert "photographs/north_1" in splits_of(tmp_path / "mine")["train"]
+    # It is recognised there, whatever the two are called.
+    Image.fromarray(mask(9)).save(masks / "north_1.png")
+    again = call_refinenet(*TAKE, "mine", "--json")
+    assert {one["image"]: one["action"] for one in json.loads(again.stdout)["images"]} == {
+        "photographs/north_1": "changed",
+        "west_1": "unchanged",
+    }
+
+
+def test_another_image_of_the_same_name_loses_no_labels(tmp_path: Path, call_refinenet: Any) -> None:
+    """A folder called "val" below the images would look like a split."""
+    write_dataset(tmp_path / "mine")
+    before = list_files(tmp_path / "mine")
+    write_drafts(tmp_path, call_refinenet, "west_1", "north_1")
+    Image.fromarray(picture(1)).save(tmp_path / "photographs" / "north_1.png")
+    (tmp_path / "photographs").rename(tmp_path / "val")
+    text = (tmp_path / "todo" / "drafts.json").read_text()
+    (tmp_path / "todo" / "drafts.json").write_text(text.replace("photographs", "val"))
+    found = call_refinenet(*TAKE, "mine")
     assert found.returncode == 0, found.stderr
     assert "north_1 was left out: the dataset has another image of the name north_1" in found.stderr
     after = list_files(tmp_path / "mine")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from refinenet.deployment.reading import choose_reading
     from refinenet.deployment.server.app import create_app
     from refinenet.deployment.server.settings import ServerSettings
+    from refinenet.deployment.setting_changes import Options, find_setting_changes, write_repeated, write_value
     from refinenet.deployment.sharing import SharedModel
     from refinenet.deployment.video.reader import find_source, is_video
     from refinenet.deployment.video.runner import choose_output, open_renderers, plan_output
@@ -40,6 +41,7 @@ __all__ = [
     "FoundImage",
     "JobList",
     "Kind",
+    "Options",
     "RayResult",
     "Search",
     "ServerSettings",
@@ -54,6 +56,7 @@ __all__ = [
     "failed",
     "file_state",
     "find_images",
+    "find_setting_changes",
     "find_skipped",
     "find_source",
     "is_video",
@@ -66,4 +69,6 @@ __all__ = [
     "segment_with_ray",
     "take_all",
     "usual_suffix",
+    "write_repeated",
+    "write_value",
 ]

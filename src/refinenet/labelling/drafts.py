@@ -226,6 +226,7 @@ def write_labels(
     first_id: int = 1,
     image_prefix: str | None = None,
     recursive: bool = False,
+    names: Mapping[Path, str] | None = None,
     progress: bool = True,
 ) -> DraftSet:
     """Write draft labels for images, in the format of an annotation tool, to be corrected by a person.
@@ -247,6 +248,8 @@ def write_labels(
         image_prefix: For Label Studio, the prefix of the image URLs; by default "/data/local-files/?d=FOLDER/"
             with the name of the folder of images.
         recursive: Whether to include subfolders.
+        names: Names of images in the tool and in a dataset, with "/" between folders and with their suffix, by their
+            files; by default their paths below the folder of images, and in a list as the list has them.
         progress: Whether to show progress on standard error.
 
     Returns:
@@ -273,8 +276,9 @@ def write_labels(
         found = _predict(model, named, folder / PREDICTED, min_confidence, recursive=recursive, progress=progress)
     else:
         found = _copy_masks(Path(cast("str", masks)), named, folder / PREDICTED, options, recursive=recursive)
+    images_found = tuple(replace(image, name=(names or {}).get(image.file, image.name)) for image in found[0])
     drafts = DraftSet(
-        folder=folder, format=name, options=options, min_area=min_area, images=tuple(found[0]), failed=found[1]
+        folder=folder, format=name, options=options, min_area=min_area, images=images_found, failed=found[1]
     )
     return convert(drafts, progress=progress)
 
