@@ -78,9 +78,7 @@ def test_a_search_goes_on_where_it_was_and_judges_changed_labels_again(
     Image.fromarray(camvid_model.segment(streets / "images" / "3.png").labels).save(streets / "masks" / "3.png")
     found = find_label_errors(streets, out, models=["camvid"], device="cpu", progress=False)
     assert not found.suspects
-    with pytest.raises(
-        ValueError, match=r"made with --split train --split val instead of --split val\. Choose"
-    ):
+    with pytest.raises(ValueError, match=r"made with --split train --split val instead of --split val\. Choose"):
         find_label_errors(streets, out, models=["camvid"], splits=["val"], device="cpu", progress=False)
 
 
