@@ -178,7 +178,7 @@ def test_folds_of_an_interrupted_search_are_not_mixed_with_others(tmp_path: Path
     described = json.loads((out / "judged.json").read_text())
     described["network"]["decoder"]["widths"] = [32, 32, 32, 32]  # as an earlier version may have built them
     (out / "judged.json").write_text(json.dumps(described))
-    with pytest.raises(ValueError, match=r"made with network\.decoder\.widths \[32, 32, 32, 32\] instead of \["):
+    with pytest.raises(ValueError, match=r"with network\.decoder\.widths 32,32,32,32 instead of network\.decoder"):
         search(epochs=1)
 
 

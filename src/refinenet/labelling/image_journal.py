@@ -110,7 +110,7 @@ def _list_options(names: Iterable[str]) -> Options:
     for name in names:
         group, _, key = name.partition(".")
         if group in _GROUPS and key:
-            options[name] = _GROUPS[group](key)
+            options.setdefault(name, _GROUPS[group](key))
     return options
 
 
@@ -123,6 +123,7 @@ _OPTIONS: Options = {
     "network.model": write_repeated("--start"),
 }
 _GROUPS: Mapping[str, Callable[[str], Callable[[Any], str]]] = {
+    "network": lambda key: write_value(f"network.{key}"),
     "settings": lambda key: lambda value: f"--set {key}={value}",
     "models": lambda file: lambda digest: f"--model {file} ({str(digest)[:8]})",
 }
