@@ -82,7 +82,7 @@ def _refuse_others(path: Path, settings: Mapping[str, Any]) -> None:
         raise ValueError(f"{path} is damaged ({error}): choose another folder, or delete it to begin again.") from error
     before = _flatten(recorded if isinstance(recorded, dict) else {})
     now = _flatten(json.loads(json.dumps(settings)))
-    changes = find_setting_changes(before, now, options=_list_options({*before, *now}))
+    changes = find_setting_changes(before, now, options=_list_options([*before, *now]))
     if changes:
         raise ValueError(
             f"The results in {path.parent} were made {' and '.join(changes)}. Choose another folder (--output), or "
