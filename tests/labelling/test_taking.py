@@ -165,6 +165,47 @@ def test_unknown_labels_and_other_sizes_are_errors(
     assert list_files(tmp_path / "mine") == before
 
 
+def test_labels_of_other_names_become_classes_of_the_dataset(tmp_path: Path, call_refinenet: Any) -> None:
+    """As the message about a label that is no class advises: renamed, merged, and left out."""
+    write_dataset(tmp_path / "mine")
+    ids = mask(10)
+    ids[:4], ids[4:8] = 3, 4
+    write_export(tmp_path / "export", north_1=ids)
+    (tmp_path / "export" / "classes.yaml").write_text("names: [road, Car, tree, van, sky]\n")
+    command = ("label", "take", "export", "--into", "mine")
+    refused = call_refinenet(*command)
+    assert "has the label 'Car', which is not one of road, car, tree. Did you mean car? `label take`" in refused.stderr
+    assert "--rename 'Car'=CLASS" in refused.stderr
+    renames = ("--rename", "Car=car", "--rename", "van=car", "--rename", "sky=void")
+    taken = call_refinenet(*command, *renames)
+    assert taken.returncode == 0, taken.stderr
+    expected = mask(10)
+    expected[:4], expected[4:8] = 1, 255
+    assert np.array_equal(read(tmp_path / "mine" / "masks" / "north_1.png"), expected)
+    assert "1 unchanged" in call_refinenet(*command, *renames).stdout
+    for words, message in (
+        ("Vann=car", "there is no label 'Vann' to rename. Did you mean van?"),
+        ("van=lorry", "'van' cannot become 'lorry', which is not one of road, car, tree."),
+        ("van", "'van' is not LABEL=CLASS, such as person=Pedestrian."),
+    ):
+        refused = call_refinenet(*command, "--rename", words)
+        assert refused.returncode != 0
+        assert message in " ".join(refused.stderr.replace("│", " ").split())
+
+
+def test_a_new_dataset_has_the_new_names(tmp_path: Path, call_refinenet: Any) -> None:
+    write_pair(tmp_path / "photographs", "a_1", mask(5), ".", "../unused")
+    write_pair(tmp_path / "photographs", "b_1", mask(5), ".", "../unused")
+    write_export(tmp_path / "export", a_1=mask(5), b_1=mask(5))
+    command = ("label", "take", "export", "--into", "mine", "--images", "photographs", "--rename", "car=Vehicle")
+    taken = call_refinenet(*command, "--rename", "tree=void")
+    assert taken.returncode == 0, taken.stderr
+    dataset = open_dataset(tmp_path / "mine")("train")
+    assert set(dataset.label_set.names) == {"background", "Vehicle", "road"}
+    names = [*dataset.label_set.names, *["void"] * 300]
+    assert [names[k] for k in dataset.labels(0)[[0, 0, 20], [0, 9, 0]]] == ["road", "Vehicle", "void"]
+
+
 def write_drafts(folder: Path, call_refinenet: Any, *stems: str) -> Path:
     """Write drafts of photographs, as PNG files; return the folder of these."""
     for stem in stems:

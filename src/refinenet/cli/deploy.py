@@ -211,7 +211,13 @@ def deploy(
         ALL,
     ] = None,
     legend: Annotated[
-        bool, typer.Option("--legend", help="Add a legend with names and areas.", rich_help_panel=OVERLAYS), ALL
+        bool,
+        typer.Option(
+            "--legend",
+            help="Add a legend with names and areas below the picture, which becomes taller than the image.",
+            rich_help_panel=OVERLAYS,
+        ),
+        ALL,
     ] = False,
     show: Annotated[
         list[str] | None,

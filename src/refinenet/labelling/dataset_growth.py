@@ -156,7 +156,7 @@ class GrowingDataset:
         if encoding.kind == "colours":
             write(path, _paint(labels, encoding))
             return
-        if encoding.values == tuple(range(len(label_set))):
+        if not encoding.merged and encoding.values == tuple(range(len(label_set))):
             write(path, labels, palette=self._palette if label_set.dtype is np.uint8 else None)
             return
         table = np.full(label_set.ignore_index + 1, label_set.ignore_index, np.uint16)

@@ -47,10 +47,13 @@ class DraftImage:
     file: Path
     ids: Path
     """The PNG of its ids, as predicted; of suspects, the labels of the dataset."""
+    proposal: Path | None = None
+    """The PNG of the ids that are to be corrected, where they are not those that count as unchanged: of suspects, the
+    labels with the models' classes in the suspect regions."""
+    reasons: str = ""
+    """Why a person should look at it, in words."""
     sample: str = ""
     """Of suspects, the name of the image in the dataset, with its split in front."""
-    proposal: Path | None = None
-    """Of suspects, the PNG of ids that the tool shows: the labels with the models' classes in the suspect regions."""
     regions: Path | None = None
     """Of suspects, the PNG of the numbers of its suspect regions."""
 
@@ -126,7 +129,8 @@ class DraftSet:
 def _record(image: DraftImage, folder: Path) -> dict[str, str]:
     files = {"file": image.file, "ids": image.ids, "proposal": image.proposal, "regions": image.regions}
     places = {key: _relative(path, folder) for key, path in files.items() if path is not None}
-    return {"name": image.name, **({"sample": image.sample} if image.sample else {}), **places}
+    words = {"sample": image.sample, "reasons": image.reasons}
+    return {"name": image.name, **places, **{key: text for key, text in words.items() if text}}
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -179,8 +183,9 @@ def _read_record(values: Mapping[str, Any], folder: Path) -> DraftImage:
         name=str(values["name"]),
         file=folder / str(values["file"]),
         ids=folder / str(values["ids"]),
-        sample=str(values.get("sample", "")),
         proposal=proposal,
+        reasons=str(values.get("reasons", "")),
+        sample=str(values.get("sample", "")),
         regions=regions,
     )
 

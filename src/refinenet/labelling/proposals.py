@@ -15,7 +15,8 @@ import numpy.typing as npt
 from refinenet.io.images.mask_files import read_mask
 from refinenet.labelling.drafts import DraftImage, DraftSet
 from refinenet.labelling.formats.base import translate
-from refinenet.labels import LabelMap, LabelSet
+from refinenet.labelling.renaming import Renaming
+from refinenet.labels import LabelMap
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,16 +66,16 @@ def _shifted(*, axis: int) -> tuple[tuple[tuple[slice, ...], tuple[slice, ...]],
     return (tuple(first), tuple(second)), (tuple(second), tuple(first))
 
 
-def read_proposals(drafts: DraftSet, image: DraftImage, label_set: LabelSet) -> Proposals | None:
+def read_proposals(drafts: DraftSet, image: DraftImage, renaming: Renaming) -> Proposals | None:
     """Read the proposals in an image; None for drafts of `write_labels`.
 
     Args:
         drafts: The drafts of `find_label_errors`.
         image: One of them.
-        label_set: Classes of the result.
+        renaming: Classes of the result, and new names of those of the drafts.
 
     Raises:
-        ValueError: A file is damaged, a class is not in `label_set`, or the drafts do not say what they propose.
+        ValueError: A file is damaged, a class is not in the dataset, or the drafts do not say what they propose.
         OSError: A file cannot be read.
     """
     if image.proposal is None or image.regions is None:
@@ -86,7 +87,8 @@ def read_proposals(drafts: DraftSet, image: DraftImage, label_set: LabelSet) -> 
         return None
     origin = drafts.options.label_set
     labels, proposed = (
-        translate(origin.cast(read_mask(path)), origin, label_set, image.name) for path in (image.ids, image.proposal)
+        renaming.apply(translate(origin.cast(read_mask(path)), origin, renaming.wide, image.name))
+        for path in (image.ids, image.proposal)
     )
     numbers = np.where(labels == proposed, 0, read_mask(image.regions))
     return Proposals(labels=labels, proposed=proposed, numbers=numbers)

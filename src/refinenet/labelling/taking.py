@@ -23,8 +23,9 @@ from typing import Any, Literal
 import numpy as np
 
 from refinenet.datasets import group_stems
-from refinenet.datasets.formats import is_background, is_void
+from refinenet.datasets.formats import Renames, is_background, is_void
 from refinenet.io.console import print_note, progress_bar
+from refinenet.labelling.corrector.corrections import CORRECTED, find_corrected
 from refinenet.labelling.dataset_growth import (
     BEFORE,
     VAL_SHARE,
@@ -39,6 +40,7 @@ from refinenet.labelling.formats.base import ToolExport, translate
 from refinenet.labelling.formats.table import open_export
 from refinenet.labelling.image_matching import ImageMatcher, MatchedImage
 from refinenet.labelling.proposals import read_proposals
+from refinenet.labelling.renaming import Renaming, rename_classes
 from refinenet.labelling.staging import Staging
 from refinenet.labels import LabelMap, LabelSet, voc_colours
 
@@ -117,6 +119,7 @@ def take_labels(
     output: str | os.PathLike[str] | None = None,
     only_corrected: bool = False,
     reviewed: bool = False,
+    rename: Mapping[str, str] | None = None,
     group: str | None = None,
     val: float = VAL_SHARE,
     check: bool = True,
@@ -135,31 +138,41 @@ def take_labels(
     Studio).
 
     Args:
-        export: A folder, a zip archive or a JSON file, in any format of `FORMATS`; or the table of decisions that the
-            page `suspects.html` has saved, with the folder of the search as `drafts`.
+        export: A folder, a zip archive or a JSON file, in any format of `FORMATS`; or the folder that was given to
+            `correct_labels`, of which the accepted masks are taken; or the table of decisions that the page
+            `suspects.html` has saved, with the folder of the search as `drafts`.
         into: The dataset's folder; if missing, it is created with `images/`, `masks/`, `classes.yaml` and lists of the
             splits.
         drafts: The folder that `write_labels` wrote; it records where the images are, and shows which
-            pixels were changed.
+            pixels were changed. Not needed after `correct_labels`.
         images: Folder of the images, for those that neither the dataset nor `drafts` nor the export has.
         output: New or empty folder for a copy of the dataset, which is changed instead of the original.
         only_corrected: Whether to skip images whose draft labels came back unchanged.
         reviewed: Whether a person has looked at all images of the export, so that unchanged drafts and proposals are
             correct.
+        rename: The class of the dataset for labels of other names: `{"person": "Pedestrian"}`. Several labels may
+            become one class, and "void" leaves pixels without a class.
         group: As for `refinenet data split`: new images join the split of their group.
         val: Share of images for validation, which new groups preserve.
         check: Whether to refuse labels in which the doctor finds errors that would stop training.
         progress: Whether to show progress on standard error.
 
     Raises:
-        ValueError: The export or the dataset is damaged or not recognised, a label is not a class of the dataset, the
-            doctor found errors that would stop training, or only unchanged drafts could validate in a new dataset;
-            nothing was changed.
+        ValueError: The export or the dataset is damaged or not recognised, a label is not a class of the dataset, a
+            label to rename does not exist, the doctor found errors that would stop training, or only unchanged drafts
+            could validate in a new dataset; nothing was changed.
         FileExistsError: `output` is not empty.
         FileNotFoundError: The export or the drafts are missing.
         OSError: A file cannot be read or written.
     """
+    corrected = find_corrected(Path(export))
+    if corrected is not None:
+        export, drafts = corrected, corrected.parent
     known = None if drafts is None else open_drafts(Path(drafts))
+    is_corrector = known is not None and Path(export).resolve() == (known.folder / CORRECTED).resolve()
+    if known is not None and is_corrector:
+        # The corrector shows the ids themselves, not as the format of another tool would hold them.
+        known = replace(known, format="png", options=replace(known.options, shapes="masks"))
     if (only_corrected or reviewed) and known is None:
         name = "only_corrected" if only_corrected else "reviewed"
         raise ValueError(f"{name} needs drafts: only they say what was proposed.")
@@ -167,12 +180,14 @@ def take_labels(
         scratch = Path(temporary)
         is_table = Path(export).suffix.lower() == DECISIONS and Path(export).is_file()
         found = read_decisions(Path(export), known) if is_table else open_export(Path(export), scratch / "export")
-        if reviewed:
+        if reviewed or is_corrector:  # there each mask was accepted by a person
             found = replace(found, reviewed=frozenset(found.items))
+        renames = Renames(rename or {}, "rename (--rename)")
+        renames.check([*found.label_names, *(known.options.label_set.names if known is not None else ())])
         root = _copy(Path(into), output)
-        dataset = open_growing(root, _new_label_set(found, known))
+        dataset = open_growing(root, _new_label_set(found, known, renames))
         print_note(_describe_new(root, dataset.label_set), enabled=progress and dataset.layout is None)
-        taking = _Taking(found, dataset, known, scratch, only_corrected=only_corrected, group=group, val=val)
+        taking = _Taking(found, dataset, known, scratch, renames, only_corrected=only_corrected, group=group, val=val)
         return taking.run(None if images is None else Path(images), check=check, progress=progress)
 
 
@@ -188,11 +203,12 @@ def _copy(into: Path, output: str | os.PathLike[str] | None) -> Path:
     return target
 
 
-def _new_label_set(export: ToolExport, drafts: DraftSet | None) -> LabelSet:
+def _new_label_set(export: ToolExport, drafts: DraftSet | None, renames: Renames) -> LabelSet:
     """Return the classes of a new dataset: those of the model, or the export's labels in alphabetical order."""
     if drafts is not None:
-        return drafts.options.label_set
-    labels = sorted({label for label in export.label_names if not is_background(label) and not is_void(label)})
+        return rename_classes(drafts.options.label_set, renames)
+    found = set(map(renames.apply, export.label_names))
+    labels = sorted(label for label in found if not is_background(label) and not is_void(label))
     names = ("background", *labels)
     return LabelSet(names=names, colours=voc_colours(len(names)))
 
@@ -225,6 +241,7 @@ class _Taking:
         dataset: GrowingDataset,
         drafts: DraftSet | None,
         scratch: Path,
+        renames: Renames,
         *,
         only_corrected: bool,
         group: str | None,
@@ -233,6 +250,7 @@ class _Taking:
         self._export, self._dataset, self._drafts, self._scratch = export, dataset, drafts, scratch
         self._only_corrected, self._group, self._val = only_corrected, group, val
         self._staged = Staging(scratch / "staged", dataset.label_set)
+        self._renaming = Renaming(dataset.label_set, renames)
 
     def run(self, images: Path | None, *, check: bool, progress: bool) -> Taken:
         """Find the images, read their labels, check them, and write them."""
@@ -278,8 +296,8 @@ class _Taking:
         Raises:
             ValueError: The labels have another size than the image, or a label is no class.
         """
-        label_set = self._dataset.label_set
-        corrected = self._export.read(found.item, label_set)
+        label_set, renaming = self._dataset.label_set, self._renaming
+        corrected = renaming.apply(self._export.read(found.item, renaming.wide))
         if before is not None and before.shape != corrected.shape:
             raise ValueError(_describe_sizes(self._export.path, found.item, corrected, before))
         if found.draft is None or self._drafts is None:
@@ -289,8 +307,8 @@ class _Taking:
             raise ValueError(_describe_sizes(self._export.path, found.item, corrected, draft.labels))
         corrected, withdrawn = self._withdraw(found, corrected)
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
-            written = render(self._drafts, draft, label_set, Path(folder))
-        exact = translate(draft.labels, self._drafts.options.label_set, label_set, draft.name)
+            written = renaming.apply(render(self._drafts, draft, renaming.wide, Path(folder)))
+        exact = renaming.apply(translate(draft.labels, self._drafts.options.label_set, renaming.wide, draft.name))
         is_changed = corrected != written
         labels = label_set.cast(np.where(is_changed, corrected, exact if before is None else before))
         return _Merged(labels=labels, draft=exact, is_corrected=bool(is_changed.any()), withdrawn=withdrawn)
@@ -299,8 +317,10 @@ class _Taking:
         """Return the labels without proposals that nobody reviewed, and the number of these."""
         assert self._drafts is not None
         assert found.draft is not None
-        proposals = read_proposals(self._drafts, found.draft, self._dataset.label_set)
-        if proposals is None or found.item in self._export.reviewed:
+        if found.item in self._export.reviewed:
+            return corrected, 0
+        proposals = read_proposals(self._drafts, found.draft, self._renaming)
+        if proposals is None:
             return corrected, 0
         withdrawn = proposals.all - proposals.find_touched(corrected)
         return proposals.withdraw(corrected, withdrawn), len(withdrawn)

@@ -18,7 +18,8 @@ def take(
         Path,
         typer.Argument(
             help="Export of the annotation tool: a folder, a zip archive or a JSON file (CVAT masks or COCO, Label "
-            "Studio, LabelMe, Roboflow, Supervisely, PNG masks); or the decisions.csv of suspects.html."
+            "Studio, LabelMe, Roboflow, Supervisely, PNG masks); or the folder of `refinenet label correct`, or the "
+            "decisions.csv of suspects.html."
         ),
     ],
     into: Annotated[Path, typer.Option(metavar="DIR", help="Dataset folder of images and masks; created if missing.")],
@@ -44,6 +45,14 @@ def take(
             "correct. Otherwise such drafts are only trained on, and such proposals are not taken.",
         ),
     ] = False,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL=CLASS",
+            help="Import a label as a class of another name, such as person=Pedestrian; several labels may become one "
+            "class, and LABEL=void leaves pixels without a class. May be repeated.",
+        ),
+    ] = None,
     group: Annotated[
         str | None,
         typer.Option(
@@ -71,6 +80,7 @@ def take(
         output=output,
         only_corrected=only_corrected,
         reviewed=reviewed,
+        rename=_read_renames(rename or []),
         group=group,
         val=val,
         check=not no_check,
@@ -80,6 +90,18 @@ def take(
         say(taken.to_dict())
     else:
         _print(taken)
+
+
+def _read_renames(texts: list[str]) -> dict[str, str]:
+    """Return the new name of each label; one that is given twice is an error."""
+    pairs = [text.partition("=") for text in texts]
+    for text, (old, _, new) in zip(texts, pairs, strict=True):
+        if not old.strip() or not new.strip():
+            raise typer.BadParameter(f"{text!r} is not LABEL=CLASS, such as person=Pedestrian.", param_hint="--rename")
+    names = {old.strip(): new.strip() for old, _, new in pairs}
+    if len(names) < len(pairs):
+        raise typer.BadParameter("a label is renamed twice.", param_hint="--rename")
+    return names
 
 
 def _print(taken: "Taken") -> None:

@@ -154,6 +154,10 @@ class Service:
         self.refuse_unready()
         self.queue.refuse_if_full()
 
+    def drain(self) -> None:
+        """Take no further requests, because the server was asked to stop."""
+        self.is_draining = True
+
     @property
     def kinds(self) -> list[Kind]:
         """Kinds of results that the model has."""

@@ -10,9 +10,11 @@ from typing import Literal, cast
 
 import numpy as np
 
+from refinenet.datasets.formats import Renames
 from refinenet.labelling.drafts import DraftImage, DraftSet
 from refinenet.labelling.formats.base import ToolExport
 from refinenet.labelling.proposals import read_proposals
+from refinenet.labelling.renaming import Renaming
 from refinenet.labels import LabelMap, LabelSet
 
 SUFFIX = ".csv"
@@ -82,7 +84,7 @@ def _read_rows(path: Path, images: Mapping[str, DraftImage]) -> dict[str, _Rows]
 def _accept(
     path: Path, drafts: DraftSet, image: DraftImage, rows: Mapping[int, tuple[int, Decision]], label_set: LabelSet
 ) -> LabelMap:
-    proposals = read_proposals(drafts, image, label_set)
+    proposals = read_proposals(drafts, image, Renaming(label_set, Renames({}, "")))
     assert proposals is not None
     for number, (pixels, _) in rows.items():
         if number == 0 or int(np.count_nonzero(proposals.numbers == number)) != pixels:

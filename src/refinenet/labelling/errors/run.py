@@ -92,7 +92,8 @@ class LabelErrors:
             take, into = "refinenet label take", f"--drafts {self.folder} --into DATASET"
             advice = (
                 f"\nTo accept proposals: decide on the page, save the decisions, then {take} decisions.csv {into}"
-                f"\nTo correct them in a tool: {self.drafts.advice}\nThen: {take} EXPORT {into}"
+                f"\nTo correct them in a tool: {self.drafts.advice}\nOr in the browser: refinenet label correct "
+                f"{self.folder}\nThen: {take} EXPORT {into}"
             )
         return (
             f"{len(self.suspects):,} regions in {self.judged:,} images contradict their label; the first "

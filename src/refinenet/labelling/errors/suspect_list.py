@@ -96,7 +96,7 @@ def write_drafts(
         ValueError: There is no such format.
         OSError: A file cannot be written.
     """
-    indices = sorted({each.image for each in listed})
+    indices = list(dict.fromkeys(each.image for each in listed))
     names, files = [images.names[index].partition("/")[2] for index in indices], _image_files(images, indices)
     if not indices or None in files:
         return None
@@ -107,22 +107,21 @@ def write_drafts(
         whole = images.names[index]
         plain = f"{whole if name in repeated else name}{file.suffix}"
         proposed.append(DraftImage(name=plain, file=file, ids=folder / PROPOSALS / f"{whole}.png"))
-        before.append(
-            DraftImage(
-                name=plain,
-                file=file,
-                ids=folder / LABELS / f"{whole}.png",
-                sample=whole,
-                proposal=folder / PROPOSALS / f"{whole}.png",
-                regions=folder / REGIONS / f"{whole}.png",
-            )
-        )
+        old = DraftImage(name=plain, file=file, ids=folder / LABELS / f"{whole}.png", sample=whole)
+        why = "; ".join(_explain(images, each) for each in listed if each.image == index)
+        before.append(replace(old, proposal=proposed[-1].ids, regions=folder / REGIONS / f"{whole}.png", reasons=why))
     options = DraftOptions(label_set=images.all.label_set, shapes=choose_shapes(file_format, None), origin=SUSPECTS)
     options = replace(options, simplify=0.0)  # nothing but the suspects may come back changed
     drafts = DraftSet(folder=folder, format=file_format, options=options, min_area=0, images=tuple(proposed), failed={})
     recorded = replace(convert(drafts, progress=False), images=tuple(before))
     recorded.save()
     return recorded
+
+
+def _explain(images: LabelledImages, scored: ScoredSuspect) -> str:
+    suspect, names = scored.suspect, images.all.label_set.names
+    label = VOID if suspect.label == images.all.label_set.ignore_index else names[suspect.label]
+    return f"{suspect.pixels:,} pixels labelled {label} look like {names[suspect.prediction]}"
 
 
 def _image_files(images: LabelledImages, indices: Sequence[int]) -> list[Path | None]:

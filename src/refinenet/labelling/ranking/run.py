@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,7 @@ class Ranking:
         return (
             f"{len(self.chosen)} of {self.images:,} images to label next: {self.folder / TABLE}, with the reasons in "
             f"{self.folder / SHEET}.{failed}\nNext: {self.drafts.advice}\n"
+            f"Or, without a tool, in the browser: refinenet label correct {self.folder}\n"
             f"Then: refinenet label take EXPORT --drafts {self.drafts.folder} --into DATASET"
         )
 
@@ -152,6 +153,7 @@ def rank_images(
     if len(named) == 1 and Path(named[0]).is_dir():
         drafting = _as_of_folder(named[0], ranked, drafting)
     drafts = write_labels(f"@{folder / PATHS}", folder / DRAFTS, model=model, progress=progress, **drafting)
+    drafts = _give_reasons(drafts, ranked)
     _write(model, gauge, ranked, drafts, folder, len(found), progress=progress)
     return Ranking(folder=folder, images=len(found), failed=tuple(failed), chosen=tuple(ranked), drafts=drafts)
 
@@ -253,6 +255,15 @@ def _explain(
     return RankedImage(
         file=image.file, place=image.place, measures=measures, chosen=chosen, like=like, reasons="; ".join(words)
     )
+
+
+def _give_reasons(drafts: DraftSet, ranked: Sequence[RankedImage]) -> DraftSet:
+    """Record why each image was chosen, and the order in which to label them."""
+    by_file = {image.file: image for image in drafts.images}
+    images = [replace(by_file[each.file], reasons=each.reasons) for each in ranked if each.file in by_file]
+    drafts = replace(drafts, images=tuple(images))
+    drafts.save()
+    return drafts
 
 
 def _write(
