@@ -172,7 +172,8 @@ def rank(
     """Choose images that have no labels yet by the package's own measures."""
     gauge = Gauge(network, card, plan.ranked_side)
     gauge.network.encode = encode  # type: ignore[method-assign] # the same features, from memory
-    hidden = [index for index in range(len(data)) if index not in set(labelled)]
+    known_indices = set(labelled)
+    hidden = [index for index in range(len(data)) if index not in known_indices]
     pool = Pool.of([gauge.measure(data.read_image(data.items[index]))[0] for index in hidden])
     classes = range(len(card.label_set))
     shares = [[float((data.labels(index) == k).mean()) for k in classes] for index in labelled]
@@ -188,7 +189,7 @@ def run_arm(plan: Plan, arm: str, seed: int, data: Dataset, val_set: Dataset, en
     for number, wanted in enumerate(plan.counts):
         if number < len(rounds):
             continue
-        network, card = load(folder / "model.safetensors") if number else start(seed, data)
+        network, card = load(folder / f"model-{number - 1}.safetensors") if number else start(seed, data)
         labelled = list(rounds[-1]["labelled"]) if number else []
         if arm == "all":
             labelled = order
@@ -200,8 +201,10 @@ def run_arm(plan: Plan, arm: str, seed: int, data: Dataset, val_set: Dataset, en
         train(plan, network, encode, shown, 1000 * seed + number)
         found = measure(network, encode, val_set)
         rounds.append({"labelled": labelled, "miou": found["miou"], "class_iou": found["class_iou"]})
-        save(folder / "model.safetensors", network, card, "float32")
+        # The model of the round before stays until this one is recorded: a killed run begins this round again with it.
+        save(folder / f"model-{number}.safetensors", network, card, "float32")
         write_atomically(folder / "rounds.json", json.dumps(rounds).encode())
+        (folder / f"model-{number - 1}.safetensors").unlink(missing_ok=True)
         print(f"{arm} {seed}: {len(labelled)} images, mIoU {100 * found['miou']:.1f} %", flush=True)
 
 
@@ -316,8 +319,9 @@ def main() -> None:
     if "run" in words:
         data, val_set = read_all(plan.open("train")), plan.open("val")
         val_set = read_all(replace(val_set, items=val_set.items[::EVERY]))
+        # The encoder has the same weights for all seeds, so that each image is encoded once for all of them.
+        encode = FrozenEncoder(start(arguments.seeds[0], data)[0])
         for seed in arguments.seeds:
-            encode = FrozenEncoder(start(seed, data)[0])
             for arm in (*ARMS, "all"):
                 run_arm(plan, arm, seed, data, val_set, encode)
     if "draw" in words:

@@ -55,6 +55,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "label take": (
         "refinenet label take export.zip --drafts todo --into mine",
         "refinenet label take todo --into mine",
+        "refinenet label take decisions.csv --drafts suspects --into mine",
     ),
     "data split": ("refinenet data split mine --val 0.2 --test 0.1",),
 }

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from refinenet.deployment.server.running import listen, run_app
     from refinenet.deployment.server.settings import ServerSettings, check_libraries
     from refinenet.deployment.server.work import WorkQueue
+    from refinenet.deployment.setting_changes import Options, find_setting_changes, write_repeated, write_value
     from refinenet.deployment.sharing import SharedModel
     from refinenet.deployment.video.reader import find_source, is_video
     from refinenet.deployment.video.runner import choose_output, open_renderers, plan_output
@@ -46,6 +47,7 @@ __all__ = [
     "JobList",
     "Kind",
     "Metrics",
+    "Options",
     "RayResult",
     "Refusal",
     "Search",
@@ -63,6 +65,7 @@ __all__ = [
     "failed",
     "file_state",
     "find_images",
+    "find_setting_changes",
     "find_skipped",
     "find_source",
     "is_video",
@@ -79,4 +82,6 @@ __all__ = [
     "segment_with_ray",
     "take_all",
     "usual_suffix",
+    "write_repeated",
+    "write_value",
 ]

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         fit_text,
         format_share,
         hatch,
+        wrap_text,
     )
     from refinenet.io.drawing.overlay import USUAL_STYLE, OverlayStyle, blend, draw_overlay
     from refinenet.io.extras import install_extra
@@ -300,6 +301,7 @@ __all__ = [
     "used_addresses",
     "walk_names",
     "was_empty",
+    "wrap_text",
     "write",
     "write_atomically",
     "write_checksummed",

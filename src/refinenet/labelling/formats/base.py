@@ -142,6 +142,8 @@ class ToolExport:
     """Images in the export, by item."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     """The reason for each image of the export that has no labels."""
+    reviewed: frozenset[str] = frozenset()
+    """Items that a person is known to have looked at, because the tool exports only those, or marks them."""
 
 
 def strip_suffix(name: str) -> str:
