@@ -43,6 +43,8 @@ class Size:
     """Scale at which the network sees the image."""
     depthwise_last_pooling: bool = False
     """See `DecoderConfig`."""
+    neck_channels: int | None = None
+    """See `DecoderConfig`; None for a plain sum of the blocks."""
 
     @property
     def decoder(self) -> Mapping[str, Any]:
@@ -53,7 +55,8 @@ class Size:
             "activation": "relu6",
             "depthwise_last_pooling": self.depthwise_last_pooling,
             "batch_norm": True,
-            "sum_blocks": True,
+            "sum_blocks": self.neck_channels is None,
+            "neck_channels": self.neck_channels,
             "encoder_dropout": 0.0,
         }
 
@@ -63,7 +66,7 @@ SIZES: Mapping[SizeName, Size] = MappingProxyType(
         "tiny": Size(encoder="tf_efficientnet_lite0", width=96, input_scale=0.5, depthwise_last_pooling=True),
         "small": Size(encoder="tf_efficientnet_lite0", width=64, depthwise_last_pooling=True),
         "medium": Size(encoder="tf_efficientnet_lite0", width=128),
-        "large": Size(encoder="tf_efficientnet_lite2", width=192),
+        "large": Size(encoder="tf_efficientnet_lite0", width=128, neck_channels=256),
     }
 )
 """Sizes of light-weight networks: 0.6, 2.2, 3.7 and 6.8 billion multiply-adds for an image of 512x512 and 11 classes,
