@@ -71,7 +71,7 @@ SIZES: Mapping[SizeName, Size] = MappingProxyType(
         "large": Size(encoder=_LITE0, width=128, neck=256),
     }
 )
-"""Sizes of light-weight networks: 0.8, 2.3, 2.8 and 4.8 billion multiply-adds for an image of 512x512 and 11 classes,
+"""Sizes of light-weight networks: 0.7, 2.2, 2.8 and 4.8 billion multiply-adds for an image of 512x512 and 11 classes,
 chosen by `benchmarks/frontier.py`."""
 
 
