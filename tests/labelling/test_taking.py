@@ -250,6 +250,20 @@ def test_names_with_dots_are_whole(tmp_path: Path, call_refinenet: Any) -> None:
     assert (image["image"], image["action"]) == ("frame.0002", "unchanged")
 
 
+def test_folders_are_no_part_of_a_name(tmp_path: Path, call_refinenet: Any) -> None:
+    """While the doctor examines them, "a/b" and "a__b" lie beside each other."""
+    for stem, columns in (("a/b", 5), ("a__b", 9)):
+        write_pair(tmp_path / "photographs", stem, mask(columns), ".", "../ids/masks")
+    (tmp_path / "photographs" / "a__b.png").rename(tmp_path / "photographs" / "a__b.jpg")
+    (tmp_path / "ids" / "classes.yaml").write_text(NAMES)
+    options = ("photographs", "--recursive", "--masks", "ids", "-o", "todo", "--format", "png", "--min-area", "0")
+    assert call_refinenet("label", "write", *options).returncode == 0
+    found = call_refinenet(*TAKE, "mine", "--reviewed")
+    assert found.returncode == 0, found.stderr
+    for stem, columns in (("a/b", 5), ("a__b", 9)):
+        assert np.array_equal(read(tmp_path / "mine" / "masks" / f"{stem}.png"), mask(columns))
+
+
 def test_a_class_called_void_stays_a_class_of_a_new_dataset(tmp_path: Path, call_refinenet: Any) -> None:
     for stem in ("a_1", "b_1"):
         write_pair(tmp_path / "photographs", stem, mask(5), ".", "../ids/masks")
