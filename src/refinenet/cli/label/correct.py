@@ -26,4 +26,5 @@ def correct(
     from refinenet.labelling import correct_labels
 
     found = correct_labels(todo, port=port, token=read_token(token_file))
-    say(f"{found.reviewed} of {len(found.images)} reviewed. Next: refinenet label take {todo} --into DATASET")
+    following = f" Next: refinenet label take {todo} --into DATASET" if found.reviewed else ""
+    say(f"{found.reviewed} of {len(found.images)} reviewed.{following}")
