@@ -64,8 +64,8 @@ class DecoderConfig(Settings):
     neck_channels: Annotated[int, Range(1)] | None = None
     """Channels of the map that the heads read, if it is a sum over all blocks: of each, a 1x1 convolution of its result
     and its finest encoder feature maps, with batch norm, is resized to the next finer one's and added to it; a ReLU
-    follows. As much as in `sum_blocks`, and the encoder learns directly, too, as from the head of SegFormer (Xie et
-    al., NeurIPS 2021). None for no such sum, as in the published networks."""
+    follows. The coarse blocks and the encoder then learn directly, as from the head of SegFormer (Xie et al.,
+    NeurIPS 2021), and narrow decoders suffice. None for no such sum, as in the published networks."""
     encoder_dropout: Annotated[float, Range(0, below=1)] = 0.5
     """Dropout probability of the encoder feature maps at strides 32 and 16."""
     classifier_dropout: Annotated[float, Range(0, below=1)] = 0.0

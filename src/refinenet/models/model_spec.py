@@ -65,13 +65,13 @@ class Size:
 
 SIZES: Mapping[SizeName, Size] = MappingProxyType(
     {
-        "tiny": Size(encoder=_LITE0, width=64, neck=192, input_scale=0.5, depthwise_last_pooling=True),
+        "tiny": Size(encoder=_LITE0, width=32, neck=96, input_scale=0.5, depthwise_last_pooling=True),
         "small": Size(encoder=_LITE0, width=32, neck=96, depthwise_last_pooling=True),
         "medium": Size(encoder=_LITE0, width=64, neck=192, depthwise_last_pooling=True),
         "large": Size(encoder=_LITE0, width=128, neck=256),
     }
 )
-"""Sizes of light-weight networks: 0.7, 2.2, 2.8 and 4.8 billion multiply-adds for an image of 512x512 and 11 classes,
+"""Sizes of light-weight networks: 0.6, 2.2, 2.8 and 4.8 billion multiply-adds for an image of 512x512 and 11 classes,
 chosen by `benchmarks/frontier.py`."""
 
 
