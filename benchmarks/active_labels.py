@@ -187,7 +187,8 @@ def rank(
     """Choose images that have no labels yet by the package's own measures."""
     gauge = Gauge(network, card, plan.ranked_side)
     gauge.network.encode = encode  # type: ignore[method-assign] # the same features, from memory
-    hidden = [index for index in range(len(data)) if index not in set(labelled)]
+    known_indices = set(labelled)
+    hidden = [index for index in range(len(data)) if index not in known_indices]
     pool = Pool.of([gauge.measure(data.read_image(data.items[index]))[0] for index in hidden])
     classes = range(len(card.label_set))
     shares = [[float((data.labels(index) == k).mean()) for k in classes] for index in labelled]
@@ -208,15 +209,17 @@ def run_arm(
         if arm == "random" or not number:
             labelled = order[:wanted]
         else:
-            network, card = load(folder / "model.safetensors")
+            network, card = load(folder / f"model-{number - 1}.safetensors")
             labelled += rank(plan, network, card, encode, data, labelled, wanted - len(labelled))
         network, card = start(seed, data)
         shown = replace(data, items=[data.items[index] for index in labelled])
         train(plan, network, encode, shown, 1000 * seed + number)
         found = {name: measure(network, encode, dataset) for name, dataset in measured.items()}
         rounds.append({"labelled": labelled, **found})
-        save(folder / "model.safetensors", network, card, "float32")
+        # The model of the round before stays until this one is recorded: a killed run begins this round again with it.
+        save(folder / f"model-{number}.safetensors", network, card, "float32")
         write_atomically(folder / "rounds.json", json.dumps(rounds).encode())
+        (folder / f"model-{number - 1}.safetensors").unlink(missing_ok=True)
         mious = ", ".join(f"{name} {100 * each['miou']:.1f} %" for name, each in found.items())
         print(f"{arm} {seed}: {len(labelled)} images, mIoU: {mious}", flush=True)
 
@@ -351,8 +354,9 @@ def main() -> None:
             "held_out": replace(whole, items=whole.items[::HELD_OUT]),
             "val": read_all(replace(val_set, items=val_set.items[::EVERY])),
         }
+        # The encoder has the same weights for all seeds, so that each image is encoded once for all of them.
+        encode = FrozenEncoder(start(arguments.seeds[0], data)[0])
         for seed in arguments.seeds:
-            encode = FrozenEncoder(start(seed, data)[0])
             for arm in (*ARMS, "all"):
                 run_arm(plan, arm, seed, data, measured, encode)
     if "draw" in words:

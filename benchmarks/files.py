@@ -28,7 +28,7 @@ from PIL import Image
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.deployment import Kind
-from refinenet.deployment.outputs import choose_kinds, usual_suffix
+from refinenet.deployment.inputs import choose_kinds, usual_suffix
 from refinenet.inference.backends import open_backend
 from refinenet.inference.backends.base import BackendName
 from refinenet.inference.segmenter import Segmenter, prepare

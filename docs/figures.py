@@ -112,9 +112,9 @@ def make_deployed(path: Path, shared: Path) -> None:
 
 
 @contextmanager
-def _serve(folder: Path) -> Iterator[str]:
-    """Run the server with the bundled model, and yield its address, as a context."""
-    command = [sys.executable, "-m", "refinenet", "serve", "--model", "camvid", "--port", "0"]
+def _serve(folder: Path, *words: str) -> Iterator[str]:
+    """Run a command that serves a page on a free port, and yield its address, as a context."""
+    command = [sys.executable, "-m", "refinenet", *words, "--port", "0"]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout
@@ -161,7 +161,7 @@ def make_page(path: Path, shared: Path) -> None:
     streets = [shared / f"street-{seed}.png" for seed in (8, 9, 10)]
     for seed, street in zip((8, 9, 10), streets, strict=True):
         Image.fromarray(draw_street(seed, 360, 480)[0]).save(street)
-    with _serve(shared) as address, open_chromium() as browser:
+    with _serve(shared, "serve", "--model", "camvid") as address, open_chromium() as browser:
         scheme = {"name": "prefers-color-scheme", "value": view.scheme}
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         resize(browser, view.width, view.height)
@@ -181,6 +181,27 @@ def make_page(path: Path, shared: Path) -> None:
     _write_small(Image.open(shared / path.name), path)
 
 
+def make_corrector(path: Path, shared: Path) -> None:
+    """Write what a browser shows of the corrector, with drafts of the bundled model."""
+    from chromium import open_chromium, resize
+
+    (shared / "streets").mkdir(exist_ok=True)
+    for seed in (8, 9, 10):
+        Image.fromarray(draw_street(seed, 360, 480)[0]).save(shared / "streets" / f"{seed:04d}.png")
+    words = ("--model", "camvid", "--min-confidence", "0.6", "--output", "todo")
+    _refinenet("label", "next", "streets", *words, folder=shared)
+    with _serve(shared, "label", "correct", "todo") as address, open_chromium() as browser:
+        resize(browser, 1200, 900)
+        browser.get(address)
+        end = time.monotonic() + 120
+        while browser.find_element("id", "state").text != "draft":
+            assert time.monotonic() < end, browser.find_element("id", "error").text
+            time.sleep(0.1)
+        browser.execute_script("document.querySelector('[data-tool=fill]').click()")
+        browser.save_screenshot(str(shared / path.name))
+    _write_small(Image.open(shared / path.name), path)
+
+
 FIGURES = (
     *(
         Figure(path=f"images/{name}", make=_write_drawing)
@@ -195,6 +216,7 @@ FIGURES = (
     Figure(path="demo.png", make=make_demo, tolerance=1.0, seconds=5),
     Figure(path="images/sheet.png", make=make_sheet, tolerance=1.0, seconds=20),
     *(Figure(path=f"images/{name}", make=make_page, tolerance=3.0, seconds=15) for name in PAGE_VIEWS),
+    Figure(path="images/corrector.png", make=make_corrector, tolerance=3.0, seconds=40),
     Figure(path="images/deployed.png", make=make_deployed, tolerance=4.0, seconds=240),
 )
 """Another processor rounds otherwise and moves the outlines of classes by some pixels. Two trainings differ more, and

@@ -54,14 +54,15 @@ def reference_pages() -> dict[str, str]:
 def link_pages(text: str) -> str:
     """Link a page to the generated pages instead of `reference.md`, which stands for them in the repository.
 
-    `reference.md#metrics.depth` becomes `reference/metrics.md#depth`.
+    `reference.md#metrics` becomes `reference/metrics.md`, and `reference.md#metrics-depth`, a heading there, too,
+    `reference/metrics.md#depth`.
     """
 
     def link(found: re.Match[str]) -> str:
         folder, page, anchor = found[1], found[2] or "index", f"#{found[3]}" if found[3] else ""
         return f"]({folder}reference/{page}.md{anchor})"
 
-    return re.sub(r"\]\(((?:\.\./)*)reference\.md(?:#([a-z]+)(?:\.([a-z-]+))?)?\)", link, text)
+    return re.sub(r"\]\(((?:\.\./)*)reference\.md(?:#([a-z]+)(?:-([a-z-]+))?)?\)", link, text)
 
 
 def write_pages(folder: Path) -> None:

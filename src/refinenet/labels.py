@@ -107,7 +107,7 @@ class LabelSet:
             raise ValueError("A label set's 'names' and 'colours' are lists.")
         if not all(isinstance(colour, list) for colour in colours):
             raise ValueError("Each colour of a label set is a list of three numbers.")
-        if values == NO_CLASSES.to_dict():
+        if not names and values == NO_CLASSES.to_dict():
             return NO_CLASSES
         label_set = cls(names=tuple(names), colours=tuple(tuple(colour) for colour in colours))
         if values["ignore_index"] != label_set.ignore_index:

@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from types import UnionType
@@ -100,7 +101,7 @@ class Settings:
         """Describe every invalid value, or, if all values are valid by themselves, every conflict between them."""
         invalid = [
             f"{name} must be {_describe(kind)}, not {getattr(self, name)!r}"
-            for name, kind in _field_types(type(self)).items()
+            for name, kind in _field_types(type(self)).items()  # type: ignore[arg-type] # takes classes for instances
             if not _accepts(kind, getattr(self, name))
         ]
         return invalid or self._conflicts()
@@ -176,7 +177,7 @@ class SettingInfo:
 def list_settings(config: type[Settings]) -> Iterator[SettingInfo]:
     """Yield the fields of a configuration, its own first, then those of its bases that it does not define again."""
     listed: set[str] = set()
-    types = _field_types(config)
+    types = _field_types(config)  # type: ignore[arg-type] # as above
     defaults = {field.name: field.default for field in fields(config)}
     for home in config.__mro__:
         if home is Settings or not issubclass(home, Settings):
@@ -211,7 +212,8 @@ def _field_meanings(config: type) -> dict[str, str]:
     }
 
 
-def _field_types(settings: type[Settings]) -> dict[str, Any]:
+@cache  # because requests to the server have settings, and resolving annotations takes a millisecond
+def _field_types(settings: type[Settings]) -> Mapping[str, Any]:
     hints = get_type_hints(settings, include_extras=True)
     return {field.name: hints[field.name] for field in fields(settings)}
 
@@ -227,18 +229,15 @@ def _accepts(kind: Any, value: Any) -> bool:
         # The types are compared first because 1 == True, and because arrays have no single truth value.
         return any(type(value) is type(part) and value == part for part in parts)
     if origin is tuple:
-        return isinstance(value, tuple) and _accepts_items(parts, value)
+        if not isinstance(value, tuple):
+            return False
+        kinds = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return len(kinds) == len(value) and all(map(_accepts, kinds, value))
     if kind is float:
         return is_number(value)
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, kind)
-
-
-def _accepts_items(kinds: tuple[Any, ...], values: tuple[Any, ...]) -> bool:
-    if kinds[-1] is Ellipsis:
-        kinds = kinds[:1] * len(values)
-    return len(kinds) == len(values) and all(_accepts(kind, value) for kind, value in zip(kinds, values, strict=True))
 
 
 _NAMES: dict[Any, str] = {

@@ -71,16 +71,34 @@ def test_a_background_that_nobody_asked_for_is_explained(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "question"), [("cars", "Did you mean cars? "), ("CAR", "Did you mean CAR? "), ("x", "")]
+    ("name", "advice"),
+    [
+        (
+            "cra",  # the label is right and the class misspelt; for CAR and cars, who knows
+            "If 'cra' is meant, correct the misspelt name: in 'names' of {file}, or in the annotation tool. "
+            "Or rename the label in {file}: rename: {{car: cra}}",
+        ),
+        ("CAR", "Or rename the label in {file}: rename: {{car: CAR}}"),
+        (
+            "x",
+            "Add it to 'names' in {file}, or rename it there to one of these classes, or to void, which leaves the "
+            "pixels out: rename: {{car: void}}",
+        ),
+    ],
 )
-def test_a_label_that_is_no_class_says_what_to_change_and_where(name: str, question: str, tmp_path: Path) -> None:
+def test_a_label_that_is_no_class_says_what_to_change_and_where(name: str, advice: str, tmp_path: Path) -> None:
     root = draw(tmp_path / "mine")
-    (root / "classes.yaml").write_text(f"names: [background, {name}]")
+    file = root / "classes.yaml"
+    file.write_text(f"names: [background, {name}]")
     (refused,) = doctor.check(root, workers=0, progress=False).findings
-    assert refused.text().endswith(
-        f"has objects of 'car', which is not one of background, {name}. {question}"
-        f"Correct 'names' in {root / 'classes.yaml'}, or the label in the annotation tool."
-    )
+    text = refused.text()
+    assert f"has objects of 'car', which is not one of background, {name}. " in text
+    assert text.endswith(advice.format(file=file))
+    with file.open("a") as stream:  # the advice is taken
+        stream.write("\n" + text[text.index("rename: {") :])
+    dataset = open_dataset(root)("train")
+    assert dataset.label_set.names == ("background", name)
+    assert dataset.labels(0)[0, 0] == (dataset.label_set.ignore_index if name == "x" else 1)
 
 
 @pytest.mark.parametrize(

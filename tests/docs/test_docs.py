@@ -35,6 +35,9 @@ NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
 OF_THE_REPOSITORY = [
     DOCS.parent / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG", "MODEL_CARD", "SECURITY")
 ]
+OTHERS = [DOCS.parent / name / "README.md" for name in ("ros", "runtime")]
+GENERATED = {"_build", "reference"}
+"""Folders of pages that a build writes."""
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +126,28 @@ def test_links_within_the_documentation_resolve(reference: dict[str, str]) -> No
             target = (path.parent / place).resolve() if place else path
             assert target in pages or target.is_file(), (path.name, link)
             assert not anchor or anchor in anchors(pages[target]), (path.name, link)
+
+
+LINK = r"""\]\(([^)\s]+)\)|<(?:img|a)\b[^>]*?\b(?:src|href)="([^"]+)\""""
+
+
+def test_links_resolve_where_the_repository_shows_its_files() -> None:
+    """On its web page, which has no generated pages: links lead to files of the repository, and headings."""
+    pages = {path: path.read_text("utf-8") for path in (*WRITTEN, *OF_THE_REPOSITORY, *OTHERS)}
+    texts = {**pages, **{path: read_notebook(path) for path in NOTEBOOKS}}
+    checked = 0
+    for path, text in texts.items():
+        prose = re.sub(r"```.*?```|(?<!})`[^`]*`", "", text, flags=re.DOTALL)
+        for link in (one or other for one, other in re.findall(LINK, prose)):
+            if re.match(r"\w+:", link):
+                continue
+            place, _, anchor = link.partition("#")
+            target = (path.parent / place).resolve() if place else path
+            assert target.exists(), (path.name, link)
+            assert not GENERATED & set(target.relative_to(DOCS.parent).parts), (path.name, link)
+            assert not anchor or anchor in anchors(pages[target]), (path.name, link)
+            checked += 1
+    assert checked > 100
 
 
 def test_the_security_policy_names_tests_that_exist() -> None:

@@ -34,6 +34,7 @@ QUICK_FOLDS = " --epochs 1 --set batch_size=2 --set crop_size=[48,48] --set work
 QUICK_PYTHON = ", epochs=1, crop_size=[48, 48], batch_size=2, workers=0, loggers=[]"
 ELSEWHERE = re.compile(
     r"refinenet (serve|push|pull)|hf://"  # servers: test_server.py, test_hub.py
+    r"|label correct|label take (todo|suspects) "  # test_corrector.py, test_corrector_page.py
     r"|encoder-weights imagenet"  # a download: test_installed_weights.py
     r"|export street\.engine"  # TensorRT: test_tensorrt.py
 )

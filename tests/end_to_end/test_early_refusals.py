@@ -40,6 +40,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a dataset, a run that has started in it, a model, and an image with its results."""
     folder = tmp_path_factory.mktemp("place")
     write_pictures(folder / "mine")
+    write_pictures(folder / "gaps")
+    for number, path in enumerate(sorted((folder / "gaps" / "images" / "train").iterdir())):
+        if number < 3:
+            path.unlink()
     r = new_network()
     r.train(folder / "mine", output=folder / "run", check=False, progress=False, stop_after=1, **SETTINGS)
     r.save(folder / "small.safetensors")
@@ -105,6 +109,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_refusals_come_before_pytorch(place: Path, line: str, words: str) -> None:
     assert words in refuse(place, *line.split())
+
+
+def test_missing_files_are_counted_before_pytorch(place: Path) -> None:
+    """The message is the one of `data check`, in lines; with --no-check it comes when the data are opened."""
+    command = [sys.executable, "-c", CALL, "train", "-d", "gaps", "-o", "new"]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout) == (1, "False\n"), done.stderr
+    assert "Error: gaps cannot be trained on as it is." in done.stderr
+    assert "Masks without an image [mask-without-image]: 3 (masks/train/" in done.stderr
+    assert "`refinenet data check gaps --fix OUT` writes a repaired copy." in done.stderr
+    assert not (place / "new").exists()
 
 
 def test_lists_of_settings_need_no_pytorch(place: Path) -> None:

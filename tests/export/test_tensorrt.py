@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Mapping
@@ -157,3 +158,39 @@ def test_what_tensorrt_cannot_read_is_passed_on(tmp_path: Path, monkeypatch: pyt
         tensorrt_format.write(
             trace(network_to_deploy(network), SHAPE), describe(network, NARROW_CARD), tmp_path / "n.engine"
         )
+
+
+def test_an_engine_is_opened_only_as_it_was_built(written: tuple[Path, Mapping[str, Any]], tmp_path: Path) -> None:
+    """Damage, other files and foreign engines are named before TensorRT, which would run them, sees any."""
+    path, facts = written
+    content = path.read_bytes()
+    assert facts["sha256"] == hashlib.sha256(content).hexdigest()
+    other = tmp_path / "net.engine"
+    description = tmp_path / "net.engine.json"
+    other.write_bytes(content)
+    with pytest.raises(FileNotFoundError, match=r"net\.engine\.json"):
+        tensorrt_format.open_file(other)
+    for text in (b"", b"{", b"[]", b"{}", b"\xff"):
+        description.write_bytes(text)
+        with pytest.raises(ValueError, match=r"net\.engine\.json is not the description of an engine .* Export net"):
+            tensorrt_format.open_file(other)
+    description.write_bytes(path.with_name("net.engine.json").read_bytes())
+    flipped = bytes([content[0], content[1] ^ 1]) + content[2:]
+    for damaged in (b"", content[:-1], content + b"\0", flipped, b"ftrt" + bytes(1000), b"\x89PNG"):
+        other.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"net\.engine is not the engine that net\.engine\.json describes"):
+            tensorrt_format.open_file(other)
+
+
+def test_an_engine_is_opened_where_tensorrt_and_a_gpu_are(
+    written: tuple[Path, Mapping[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = written
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(ValueError, match="TensorRT is not installed: pip install tensorrt") as error:
+        tensorrt_format.open_file(path)
+    assert "\n" not in str(error.value)
+    monkeypatch.setitem(sys.modules, "tensorrt", StandIn)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"net\.engine is a TensorRT engine, which runs on an NVIDIA GPU"):
+        tensorrt_format.open_file(path)

@@ -35,12 +35,14 @@ class Answer(NamedTuple):
 class ServeProcess:
     """A server on a free port, from the command line, with environment variables of its own."""
 
+    command: tuple[str, ...] = ("serve",)
+
     def __init__(self, *words: str | Path, folder: Path, **environment: float) -> None:
         self.folder = folder
         named = {f"REFINENET_SERVE_{name.upper()}": str(value) for name, value in environment.items()}
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the process
         self.process = warm_start.Process(
-            [sys.executable, "-m", "refinenet", "serve", "--port", "0", *map(str, words)],
+            [sys.executable, "-m", "refinenet", *self.command, "--port", "0", *map(str, words)],
             cwd=folder,
             env={**os.environ, **named},
             stdout=-1,
@@ -95,6 +97,12 @@ class ServeProcess:
             killer.cancel()
             if self.process.stdout:
                 self.process.stdout.close()
+
+
+class CorrectorProcess(ServeProcess):
+    """A `refinenet label correct` process."""
+
+    command = ("label", "correct")
 
 
 def multipart(content: bytes, name: str = "street.jpg", boundary: str = "frontier") -> tuple[bytes, dict[str, str]]:

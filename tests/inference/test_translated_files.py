@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ import torch
 from model_parts import NARROW_CARD, Parts, narrow_network
 from translations import save_small, translated
 
+import refinenet
 from refinenet import RefineNet
 from refinenet.datasets import draw_street
 from refinenet.models.model_file import save
@@ -83,6 +85,28 @@ def test_the_card_of_the_bundled_model_is_that_of_its_file() -> None:
     assert card == RefineNet(model="camvid", backend="pytorch", device="cpu").card
     assert opened.network is not None
     assert opened.card == card
+
+
+def test_damage_to_the_card_of_the_bundled_model_is_found(tmp_path: Path) -> None:
+    """The graph beside the model file is sound, and runs only for the card that it was made with."""
+    package = shutil.copytree(
+        Path(refinenet.__file__).parent, tmp_path / "refinenet", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    file = package / "models" / "pretrained" / "camvid.safetensors"
+    content = file.read_bytes()
+    damaged = content.replace(rb"\"Sky\"", rb"\"Sea\"", 1)
+    assert damaged != content
+    file.write_bytes(damaged)
+    done = subprocess.run(
+        [sys.executable, "-c", SEGMENT, "camvid", "cpu"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "REFINENET_BACKEND": "openvino"},
+    )
+    assert done.returncode == 1
+    assert "camvid.safetensors" in done.stderr
+    assert "it is damaged: its header has the SHA-256" in done.stderr
 
 
 def test_a_file_that_was_not_translated_is_loaded(tmp_path: Path) -> None:

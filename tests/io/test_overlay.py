@@ -62,6 +62,15 @@ def test_the_legend_lists_what_is_drawn() -> None:
     assert heights(lists_absent=True) == [rows[2], rows[2]]
 
 
+def test_above_its_legend_the_picture_is_the_one_without() -> None:
+    """The legend is added below and covers nothing: the rows of the image are where they were."""
+    plain, with_legend = (
+        draw_overlay(IMAGE, LABELS, CLASSES, AREAS, OverlayStyle(legend=legend)) for legend in (False, True)
+    )
+    assert plain.shape == IMAGE.shape
+    np.testing.assert_array_equal(with_legend[: len(IMAGE)], plain)
+
+
 def test_unknown_and_contradictory_names_and_values_are_refused() -> None:
     with pytest.raises(ValueError, match=r"no class 'car' to show or hide\..* Its classes are background, road, tram"):
         OverlayStyle(show=("road", "car")).find_shown(CLASSES)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
 import time
+from datetime import timedelta
 
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 
 from refinenet.io import console
 from refinenet.io.console import print_note, progress_bar
@@ -83,3 +87,72 @@ def test_short_work_and_work_that_shall_be_silent_print_nothing(
         time.sleep(seconds)
         bar.advance(task)
     assert capsys.readouterr().err == ""
+
+
+class Clock:
+    """Time that passes only when it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._now = 1000.0
+        monkeypatch.setattr(time, "monotonic", lambda: self._now)
+        monkeypatch.setattr(console, "_SILENCE", console._Silence())  # the next test has the old one, and real time
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self._now += seconds
+
+
+def test_the_slow_first_steps_are_no_part_of_the_estimate(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first image of 40 s, then 2 s for each: what is left is 2 s for each, from the second line on."""
+    clock = Clock(monkeypatch)
+    with progress_bar(True) as bar:
+        task = bar.add_task("Evaluating", total=100, status="", unit="images")
+        for seconds in (40, *[2] * 45):
+            clock.sleep(seconds)
+            bar.advance(task)
+    assert capsys.readouterr().err.splitlines() == [
+        "Evaluating: 1 of 100 images",
+        "Evaluating: 16 of 100 images; 3 min left",  # 84 images of 2 s are 168 s
+        "Evaluating: 31 of 100 images; 2 min left",
+        "Evaluating: 46 of 100 images; 2 min left",
+    ]
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_a_bar_follows_the_recent_pace(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether results come one by one or several at once, and also if the work becomes slower."""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # stands for a terminal
+    clock = Clock(monkeypatch)
+    with progress_bar(True) as bar:
+        task = bar.add_task("Segmenting", total=1000, status="", unit="images")
+        clock.sleep(50)
+        bar.update(task, completed=at_once)
+        assert "-:--:-- left" in show(bar)
+        clock.sleep(3)
+        bar.update(task, completed=2 * at_once)
+        rest = 3 / at_once * (1000 - 2 * at_once)
+        assert f"{write_time(rest)} left" in show(bar)
+        for _ in range(100):
+            clock.sleep(0.02)  # far shorter than the time between two drawings
+            bar.advance(task)
+        for _ in range(60):
+            clock.sleep(2.0)
+            bar.advance(task, at_once)
+        rest = 2.0 / at_once * (1000 - bar.tasks[0].completed)
+        assert f"{write_time(rest)} left" in show(bar)
+        bar.update(task, completed=1000)
+        assert "0:00:00 left" in show(bar)
+
+
+def write_time(seconds: float) -> str:
+    """Return hours, minutes and seconds."""
+    return str(timedelta(seconds=round(seconds)))
+
+
+def show(bar: Progress) -> str:
+    """Return a bar as it is drawn."""
+    drawn = io.StringIO()
+    Console(file=drawn, width=80, force_terminal=False).print(bar.get_renderable())
+    return drawn.getvalue()

@@ -47,9 +47,9 @@ def test_results_of_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Choose another folder") as refused:
         open_image_journal(tmp_path, "measured", after).__enter__()
     assert (
-        "holds results of other settings: --folds: 3 before, 5 now; --group: not given before, (.*)_ now; the "
-        "settings (--epochs and --set): epochs=2, flip=false, patience=None before, not given now; --model is "
-        "another model. "
+        "were made with another model and with --folds 3 instead of --folds 5 and without --group instead of with "
+        "--group '(.*)_' and with --set epochs=2 instead of without --set and with --set flip=false instead of without "
+        "--set and with --set patience=null instead of without --set. "
     ) in str(refused.value)
 
 

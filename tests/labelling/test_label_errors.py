@@ -15,17 +15,16 @@ import torch
 from conftest import CommandLine
 from model_parts import SMALL_DECODER
 from PIL import Image
+from planted_labels import SKY, write_streets
 from safetensors.torch import load_file
 from small_runs import SETTINGS, train, write_pictures
 
 from refinenet import RefineNet
-from refinenet.datasets.street_scenes import draw_street
-from refinenet.labelling import Folds, find_label_errors, take_labels
+from refinenet.labelling import Folds, find_label_errors
 from refinenet.labelling.errors.fold_models import deal_folds, train_fold
 from refinenet.labelling.labelled_images import open_labelled
 
 SMALL = {"encoder": "test_resnet", "decoder": SMALL_DECODER}
-CAR, SKY = 8, 0
 
 
 def read(path: Path) -> np.ndarray:
@@ -35,20 +34,7 @@ def read(path: Path) -> np.ndarray:
 @pytest.fixture
 def streets(tmp_path: Path, camvid_model: RefineNet) -> Path:
     """A folder of six streets, labelled as the bundled model sees them, but for a car in the sky of the third."""
-    root = tmp_path / "mine"
-    for name in ("images", "masks"):
-        (root / name).mkdir(parents=True)
-    for seed in range(6):
-        image = draw_street(seed + 40, 90, 120)[0]
-        labels = camvid_model.segment(image).labels.copy()
-        if seed == 3:
-            assert (labels[:14, 40:60] == SKY).mean() > 0.9
-            labels[:14, 40:60] = CAR
-        Image.fromarray(image).save(root / "images" / f"{seed}.png")
-        Image.fromarray(labels).save(root / "masks" / f"{seed}.png")
-    names = ", ".join(f'"{name}"' for name in camvid_model.label_set.names)
-    (root / "classes.yaml").write_text(f"names: [{names}]\n")
-    return root
+    return write_streets(tmp_path / "mine", camvid_model, [(slice(0, 14), slice(40, 60))])
 
 
 def test_the_planted_error_is_the_first_suspect_in_all_files(streets: Path, tmp_path: Path) -> None:
@@ -77,20 +63,6 @@ def test_the_planted_error_is_the_first_suspect_in_all_files(streets: Path, tmp_
     assert not re.search(r"(?:src|href)=\"(?!data:|#)", page)  # no request leaves the page
 
 
-def test_accepted_proposals_join_the_dataset_and_nothing_else_does(streets: Path, tmp_path: Path) -> None:
-    """What a person leaves as proposed was changed all the same: the record holds the labels of the dataset."""
-    out, before = tmp_path / "out", {path.name: read(path) for path in (streets / "masks").iterdir()}
-    found = find_label_errors(streets, out, models=["camvid"], first=1, file_format="png", device="cpu", progress=False)
-    assert found.drafts is not None
-    taken = take_labels(found.drafts.files, streets, drafts=out, check=False, progress=False)
-    assert [(each.name, each.action) for each in taken.images] == [("3", "changed")]
-    for name, labels in before.items():
-        region = labels != read(streets / "masks" / name)
-        assert region.any() == (name == "3.png")
-    assert region.shape == (90, 120)
-    assert np.array_equal(read(streets / "masks" / "3.png"), read(out / "proposals" / "train" / "3.png"))
-
-
 def test_a_search_goes_on_where_it_was_and_judges_changed_labels_again(
     streets: Path, tmp_path: Path, camvid_model: RefineNet
 ) -> None:
@@ -106,7 +78,7 @@ def test_a_search_goes_on_where_it_was_and_judges_changed_labels_again(
     Image.fromarray(camvid_model.segment(streets / "images" / "3.png").labels).save(streets / "masks" / "3.png")
     found = find_label_errors(streets, out, models=["camvid"], device="cpu", progress=False)
     assert not found.suspects
-    with pytest.raises(ValueError, match=r"splits \(--split\): train, val before, val now\. Choose another folder"):
+    with pytest.raises(ValueError, match=r"made with --split train --split val instead of --split val\. Choose"):
         find_label_errors(streets, out, models=["camvid"], splits=["val"], device="cpu", progress=False)
 
 
@@ -186,6 +158,28 @@ def test_folds_are_trained_once_and_judge_each_image_by_a_model_of_the_others(tm
         shutil.copy(mine / kind / "train" / "0.png", mine / kind / "train" / "00.png")
     with pytest.raises(ValueError, match="trained on other images than those that do not belong to its fold"):
         find_label_errors(mine, out, folds=folds, device="cpu", progress=False)
+
+
+def test_folds_of_an_interrupted_search_are_not_mixed_with_others(tmp_path: Path) -> None:
+    """The settings are written before the first fold is trained; a size is what it means, not only its name."""
+    mine, out = write_pictures(tmp_path / "mine", train=7, val=3), tmp_path / "out"
+    image = mine / "images" / "train" / "3.png"
+    image.write_bytes(image.read_bytes()[:60])
+
+    def search(epochs: int) -> None:
+        settings = {**SETTINGS, "epochs": epochs, "batch_size": 2}
+        folds = Folds(count=2, network={"size": "small"}, settings=settings, group="(.)")
+        find_label_errors(mine, out, folds=folds, device="cpu", progress=False)
+
+    with pytest.raises((ValueError, OSError), match=r"3\.png"):
+        search(epochs=1)
+    with pytest.raises(ValueError, match="made with --set epochs=1 instead of --set epochs=2"):
+        search(epochs=2)
+    described = json.loads((out / "judged.json").read_text())
+    described["network"]["decoder"]["widths"] = [32, 32, 32, 32]  # as an earlier version may have built them
+    (out / "judged.json").write_text(json.dumps(described))
+    with pytest.raises(ValueError, match=r"with network\.decoder\.widths 32,32,32,32 instead of network\.decoder"):
+        search(epochs=1)
 
 
 def test_an_interrupted_fold_goes_on_and_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.labelling import rank_images
 from refinenet.labelling.ranking.measures import Gauge
+from refinenet.labelling.ranking.sheet import draw_cell, draw_sheet
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -58,6 +59,28 @@ def test_the_list_the_sheet_and_the_drafts_show_the_same_images(tmp_path: Path, 
     sheet = Image.open(out / "sheet.jpg")
     assert sheet.width > 2 * 3 * 200
     assert np.asarray(sheet).std() > 20
+
+
+def test_the_sheet_has_whole_reasons_and_a_legend_of_the_predicted_classes(camvid_model: RefineNet) -> None:
+    """Each class that is predicted has a box of its colour below the pictures, and no other one has."""
+    gauge = Gauge(camvid_model.network, camvid_model.card)
+    street = draw_street(3, 96, 128)[0]
+    maps, label_set = gauge.measure(street)[1], camvid_model.label_set
+    sheets = []
+    for reasons in (
+        "3.2 times the average amount of Pedestrian",
+        "; ".join(["1.6 times the average amount of Car"] * 8),
+    ):
+        cell = draw_cell(street, maps, label_set, "1. 000", reasons)
+        sheets.append(draw_sheet("1 of 9 images", [cell], label_set))
+    short, long = sheets
+    assert long.shape[0] > short.shape[0]  # further lines, instead of an end that is cut off
+    grey = (long[250:, :, 0] < 200).any(axis=1)  # below the pictures: lines of text, then the legend
+    assert grey.sum() > (short[250:, :, 0] < 200).any(axis=1).sum()
+    below = {tuple(colour) for colour in long[-120:].reshape(-1, 3).tolist()}
+    predicted = {label_set.colours[k] for k in np.unique(maps.labels)}
+    assert predicted <= below
+    assert not below & (set(label_set.colours) - predicted)
 
 
 def test_images_like_the_labelled_ones_are_not_asked_for(tmp_path: Path, camvid_model: RefineNet) -> None:
@@ -119,11 +142,47 @@ def test_a_killed_ranking_goes_on_where_it_was_and_ends_as_an_uninterrupted_one(
     assert rows_of(tmp_path / "killed") == rows_of(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("grew_before", [False, True], ids=["now", "by an earlier version"])
+def test_new_images_join_the_others_and_not_a_folder_of_their_own(
+    tmp_path: Path, call_refinenet: CommandLine, grew_before: bool
+) -> None:
+    """Earlier versions put them into images/photos; they are recognised there."""
+    write_photos(tmp_path / "photos", 2)
+    model = RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, num_classes=3, device="cpu")
+    model.save(tmp_path / "m.safetensors")
+    names = ", ".join(model.label_set.names)
+    place = "photos/" if grew_before else ""
+    for name, stem in (("old_1", "old_1"), ("old_2", "old_2"), *([("000", "photos/000")] if grew_before else [])):
+        image = (tmp_path / "photos" / "000.png").read_bytes() if name == "000" else None
+        for kind in ("images", "masks"):
+            path = tmp_path / "mine" / kind / f"{stem}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((48, 64, 3)[: 3 if kind == "images" else 2], len(stem), np.uint8) % 3).save(path)
+            if image is not None and kind == "images":
+                path.write_bytes(image)
+    (tmp_path / "mine" / "classes.yaml").write_text(f"names: [{names}]\n")
+    (tmp_path / "mine" / "train.txt").write_text("old_1\n" + (f"{place}000\n" if grew_before else ""))
+    (tmp_path / "mine" / "val.txt").write_text("old_2\n")
+    words = ("-m", "m.safetensors", "-n", "2", "--device", "cpu", "--format", "png", "--min-area", "0")
+    assert call_refinenet("label", "next", "photos", *words).returncode == 0
+    taken = call_refinenet(
+        *("label", "take", "todo/drafts/png", "--drafts", "todo/drafts", "--into", "mine", "--no-check", "--json")
+    )
+    assert taken.returncode == 0, taken.stderr
+    actions = {image["image"]: image["action"] for image in json.loads(taken.stdout)["images"]}
+    images = {path.relative_to(tmp_path / "mine" / "images").as_posix() for path in (tmp_path / "mine").rglob("*.png")
+              if path.is_relative_to(tmp_path / "mine" / "images")}  # fmt: skip
+    assert images == {"old_1.png", "old_2.png", f"{place}000.png", "001.png"}
+    assert actions.keys() == {f"{place}000", "001"}
+    assert actions["001"] == "new"
+    assert actions[f"{place}000"] != "left out"
+
+
 def test_results_of_another_model_are_refused(tmp_path: Path, camvid_model: RefineNet) -> None:
     photos, out = write_photos(tmp_path / "photos", 2), tmp_path / "todo"
     rank_images(camvid_model, photos, out, count=1, progress=False)
     other = RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, num_classes=3, device="cpu")
-    with pytest.raises(ValueError, match=r"settings: --model is another model\. Choose"):
+    with pytest.raises(ValueError, match=r"were made with another model\. Choose"):
         rank_images(other, photos, out, count=1, progress=False)
 
 

@@ -165,20 +165,113 @@ def test_unknown_labels_and_other_sizes_are_errors(
     assert list_files(tmp_path / "mine") == before
 
 
-def test_images_that_came_back_as_proposed_can_be_left_out(tmp_path: Path, call_refinenet: Any) -> None:
-    for stem in ("a_1", "b_1"):
-        write_pair(tmp_path / "photographs", stem, mask(5), ".", "../ids/masks")
-    (tmp_path / "ids" / "classes.yaml").write_text(NAMES)
+def test_labels_of_other_names_become_classes_of_the_dataset(tmp_path: Path, call_refinenet: Any) -> None:
+    """As the message about a label that is no class advises: renamed, merged, and left out."""
+    write_dataset(tmp_path / "mine")
+    ids = mask(10)
+    ids[:4], ids[4:8] = 3, 4
+    write_export(tmp_path / "export", north_1=ids)
+    (tmp_path / "export" / "classes.yaml").write_text("names: [road, Car, tree, van, sky]\n")
+    command = ("label", "take", "export", "--into", "mine")
+    refused = call_refinenet(*command)
+    assert "has the label 'Car', which is not one of road, car, tree. Did you mean car? `label take`" in refused.stderr
+    assert "--rename 'Car'=CLASS" in refused.stderr
+    renames = ("--rename", "Car=car", "--rename", "van=car", "--rename", "sky=void")
+    taken = call_refinenet(*command, *renames)
+    assert taken.returncode == 0, taken.stderr
+    expected = mask(10)
+    expected[:4], expected[4:8] = 1, 255
+    assert np.array_equal(read(tmp_path / "mine" / "masks" / "north_1.png"), expected)
+    assert "1 unchanged" in call_refinenet(*command, *renames).stdout
+    for words, message in (
+        ("Vann=car", "there is no label 'Vann' to rename. Did you mean van?"),
+        ("van=lorry", "'van' cannot become 'lorry', which is not one of road, car, tree."),
+        ("van", "'van' is not LABEL=CLASS, such as person=Pedestrian."),
+    ):
+        refused = call_refinenet(*command, "--rename", words)
+        assert refused.returncode != 0
+        assert message in " ".join(refused.stderr.replace("│", " ").split())
+
+
+def test_a_new_dataset_has_the_new_names(tmp_path: Path, call_refinenet: Any) -> None:
+    write_pair(tmp_path / "photographs", "a_1", mask(5), ".", "../unused")
+    write_pair(tmp_path / "photographs", "b_1", mask(5), ".", "../unused")
+    write_export(tmp_path / "export", a_1=mask(5), b_1=mask(5))
+    command = ("label", "take", "export", "--into", "mine", "--images", "photographs", "--rename", "car=Vehicle")
+    taken = call_refinenet(*command, "--rename", "tree=void")
+    assert taken.returncode == 0, taken.stderr
+    dataset = open_dataset(tmp_path / "mine")("train")
+    assert set(dataset.label_set.names) == {"background", "Vehicle", "road"}
+    names = [*dataset.label_set.names, *["void"] * 300]
+    assert [names[k] for k in dataset.labels(0)[[0, 0, 20], [0, 9, 0]]] == ["road", "Vehicle", "void"]
+
+
+def write_drafts(folder: Path, call_refinenet: Any, *stems: str) -> Path:
+    """Write drafts of photographs, as PNG files; return the folder of these."""
+    for stem in stems:
+        write_pair(folder / "photographs", stem, mask(5), ".", "../ids/masks")
+    (folder / "ids" / "classes.yaml").write_text(NAMES)
     options = ("photographs", "--masks", "ids", "-o", "todo", "--format", "png", "--min-area", "0")
     assert call_refinenet("label", "write", *options).returncode == 0
-    Image.fromarray(mask(9)).save(tmp_path / "todo" / "png" / "masks" / "b_1.png")
-    all_of_them = call_refinenet("label", "take", "todo/png", "--drafts", "todo", "--into", "both")
-    assert "2 new images" in all_of_them.stdout
-    assert "1 of them came back exactly as drafted; --only-corrected leaves such images out" in all_of_them.stdout
-    found = call_refinenet("label", "take", "todo/png", "--drafts", "todo", "--into", "mine", "--only-corrected")
+    return folder / "todo" / "png" / "masks"
+
+
+TAKE = ("label", "take", "todo/png", "--drafts", "todo", "--into")
+
+
+def test_images_that_came_back_as_proposed_can_be_left_out(tmp_path: Path, call_refinenet: Any) -> None:
+    masks = write_drafts(tmp_path, call_refinenet, "a_1", "b_1")
+    Image.fromarray(mask(9)).save(masks / "b_1.png")
+    all_of_them = call_refinenet(*TAKE, "both")
+    assert "2 new images (1 in train, 1 in val)" in all_of_them.stdout
+    assert "1 of them came back exactly as drafted: they are in train, and never validate" in all_of_them.stdout
+    found = call_refinenet(*TAKE, "mine", "--only-corrected")
     assert found.returncode == 0, found.stderr
     assert "a_1 was left out: its draft came back unchanged" in found.stderr
     assert [path.stem for path in (tmp_path / "mine" / "masks").iterdir()] == ["b_1"]
+
+
+def splits_of(root: Path) -> dict[str, set[str]]:
+    return {split: set(open_dataset(root)(split).items) for split in ("train", "val")}
+
+
+def test_drafts_that_came_back_unchanged_never_validate(tmp_path: Path, call_refinenet: Any) -> None:
+    """A model would be measured by its own predictions; `--val` asks for as many validation images as possible."""
+    write_dataset(tmp_path / "mine")
+    stems = [f"{letter}_1" for letter in "abcdefgh"]
+    masks = write_drafts(tmp_path, call_refinenet, *stems, "north_7", "south_7")
+    for stem in ("c_1", "f_1"):
+        Image.fromarray(mask(9)).save(masks / f"{stem}.png")
+    found = call_refinenet(*TAKE, "mine", "--val", "0.9", "--output", "grown")
+    assert found.returncode == 0, found.stderr
+    splits = splits_of(tmp_path / "grown")
+    assert splits["val"] == {"south_1", "c_1", "f_1"}
+    assert {"north_7", *stems} - {"c_1", "f_1"} <= splits["train"]
+    # A frame of a drive that validates can be in neither split: in train it would leak.
+    assert "south_7 was left out: its draft came back unchanged, and images related to it are not in train" in (
+        " ".join(found.stderr.split())
+    )
+    assert not list((tmp_path / "grown").rglob("south_7.*"))
+    found = call_refinenet(*TAKE, "mine", "--val", "0.9", "--output", "reviewed", "--reviewed")
+    assert "8 of them came back exactly as drafted, and count as correct" in found.stdout
+    assert splits_of(tmp_path / "reviewed")["val"] > {"south_1", "south_7", "c_1", "f_1"}
+
+
+@pytest.mark.parametrize("stems", [("a_1", "b_1", "c_1", "d_1"), ("000", "001", "002", "003")], ids=["drives", "video"])
+def test_unchanged_drafts_never_validate_in_a_new_dataset(
+    stems: tuple[str, ...], tmp_path: Path, call_refinenet: Any
+) -> None:
+    masks = write_drafts(tmp_path, call_refinenet, *stems)
+    found = call_refinenet(*TAKE, "mine")
+    assert found.returncode == 1
+    assert "Nothing was changed. 4 of 4 images came back exactly as drafted" in found.stderr
+    assert not (tmp_path / "mine").exists()
+    Image.fromarray(mask(9)).save(masks / f"{stems[1]}.png")
+    assert call_refinenet(*TAKE, "mine").returncode == 0
+    assert splits_of(tmp_path / "mine") == {"train": {*stems} - {stems[1]}, "val": {stems[1]}}
+    Image.fromarray(mask(5)).save(masks / f"{stems[1]}.png")
+    assert call_refinenet(*TAKE, "reviewed", "--reviewed").returncode == 0
+    assert len(splits_of(tmp_path / "reviewed")["val"]) == 1
 
 
 def test_masks_are_written_in_the_encoding_of_the_dataset(tmp_path: Path, call_refinenet: Any) -> None:
@@ -242,16 +335,36 @@ def test_the_same_image_under_another_name_is_the_sample_that_is_there(tmp_path:
     assert not (tmp_path / "mine" / "images" / "copy.png").exists()
 
 
-def test_another_image_of_the_same_name_loses_no_labels(tmp_path: Path, call_refinenet: Any) -> None:
+def test_another_image_of_the_same_name_goes_below_its_folder(tmp_path: Path, call_refinenet: Any) -> None:
     write_dataset(tmp_path / "mine")
     before = list_files(tmp_path / "mine")
-    write_pair(tmp_path / "photographs", "west_1", mask(5), ".", "../ids/masks")
-    write_pair(tmp_path / "photographs", "north_1", mask(5), ".", "../ids/masks")
+    masks = write_drafts(tmp_path, call_refinenet, "west_1", "north_1")
     Image.fromarray(picture(1)).save(tmp_path / "photographs" / "north_1.png")
-    (tmp_path / "ids" / "classes.yaml").write_text(NAMES)
-    options = ("photographs", "--masks", "ids", "-o", "todo", "--format", "png", "--min-area", "0")
-    assert call_refinenet("label", "write", *options).returncode == 0
-    found = call_refinenet("label", "take", "todo/png", "--drafts", "todo", "--into", "mine")
+    assert call_refinenet(*TAKE, "mine").returncode == 0
+    after = list_files(tmp_path / "mine")
+    assert after["masks/north_1.png"] == before["masks/north_1.png"]
+    assert "masks/west_1.png" in after
+    assert after["images/photographs/north_1.png"] == (tmp_path / "photographs" / "north_1.png").read_bytes()
+    assert "photographs/north_1" in splits_of(tmp_path / "mine")["train"]
+    # It is recognised there, whatever the two are called.
+    Image.fromarray(mask(9)).save(masks / "north_1.png")
+    again = call_refinenet(*TAKE, "mine", "--json")
+    assert {one["image"]: one["action"] for one in json.loads(again.stdout)["images"]} == {
+        "photographs/north_1": "changed",
+        "west_1": "unchanged",
+    }
+
+
+def test_another_image_of_the_same_name_loses_no_labels(tmp_path: Path, call_refinenet: Any) -> None:
+    """A folder called "val" below the images would look like a split."""
+    write_dataset(tmp_path / "mine")
+    before = list_files(tmp_path / "mine")
+    write_drafts(tmp_path, call_refinenet, "west_1", "north_1")
+    Image.fromarray(picture(1)).save(tmp_path / "photographs" / "north_1.png")
+    (tmp_path / "photographs").rename(tmp_path / "val")
+    text = (tmp_path / "todo" / "drafts.json").read_text()
+    (tmp_path / "todo" / "drafts.json").write_text(text.replace("photographs", "val"))
+    found = call_refinenet(*TAKE, "mine")
     assert found.returncode == 0, found.stderr
     assert "north_1 was left out: the dataset has another image of the name north_1" in found.stderr
     after = list_files(tmp_path / "mine")
@@ -276,7 +389,7 @@ def test_roboflow_renames_images_and_exports_a_file_for_each_split(tmp_path: Pat
         Image.fromarray(picture(number)).save(folder / name)  # compressed again: the photograph is taken instead
         values = {**written, "images": images, "annotations": entries}
         (folder / "_annotations.coco.json").write_text(json.dumps(values))
-    found = call_refinenet("label", "take", "export", "--drafts", "todo", "--into", "mine")
+    found = call_refinenet("label", "take", "export", "--drafts", "todo", "--into", "mine", "--reviewed")
     assert found.returncode == 0, found.stderr
     for stem in ("a_1", "b_1"):
         assert np.array_equal(read(tmp_path / "mine" / "masks" / f"{stem}.png"), mask(5))

@@ -9,7 +9,7 @@ import torch
 from refinenet import RefineNet
 from refinenet.datasets.catalog import Dataset
 from refinenet.labels import LabelSet
-from refinenet.models.class_mapping import take_classes
+from refinenet.models.class_mapping import check_same_classes, take_classes
 
 
 def dataset_of(names: list[str]) -> Dataset:
@@ -52,3 +52,13 @@ def test_rows_go_by_name_in_capitals_or_not(
         new = [name for row, name in enumerate(names) if row not in kept]
         start = f"; {', '.join(new)} start{'s' if len(new) == 1 else ''} from random weights."
         assert f"Classes kept from the model: {', '.join(names[row] for row in kept)}{start}" in told
+
+
+def test_a_dataset_of_other_names_is_told_how_to_take_those_of_the_model() -> None:
+    ours = dataset_of(["background", "Pedestrian"]).label_set
+    with pytest.raises(ValueError, match=r"it has 'Pedestrian' where the dataset has 'person'.* meaningless") as caught:
+        check_same_classes(ours, dataset_of(["background", "person"]))
+    assert str(caught.value).endswith(
+        "in 'names', or for labels of an annotation tool with rename: {person: Pedestrian}"
+    )
+    check_same_classes(ours, dataset_of(["background", "Pedestrian"]))

@@ -1,6 +1,6 @@
 """The command `refinenet deploy`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import Flag, auto
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
@@ -72,16 +72,16 @@ _NAMES = (*_KINDS[:_POLYGONS_AT], POLYGONS, *_KINDS[_POLYGONS_AT:])
 """What can be written; see `OUTPUT_KINDS`."""
 
 
-def _read_kinds(names: list[str] | None) -> list[str]:
+def _read_kinds(names: list[str]) -> list[str]:
     """Check the kinds; those of values may have a name, as in depth:far.
 
     Raises:
         typer.BadParameter: a kind is unknown.
     """
-    for name in names or []:
+    for name in names:
         if name != POLYGONS and not (name in OUTPUT_KINDS or is_of_values(name)):
             raise typer.BadParameter(f"{name!r} is not one of {', '.join(_NAMES)}.", param_hint="--kind")
-    return names or []
+    return names
 
 
 def _describe_kinds() -> str:
@@ -211,7 +211,13 @@ def deploy(
         ALL,
     ] = None,
     legend: Annotated[
-        bool, typer.Option("--legend", help="Add a legend with names and areas.", rich_help_panel=OVERLAYS), ALL
+        bool,
+        typer.Option(
+            "--legend",
+            help="Add a legend with names and areas below the picture, which becomes taller than the image.",
+            rich_help_panel=OVERLAYS,
+        ),
+        ALL,
     ] = False,
     show: Annotated[
         list[str] | None,
@@ -293,10 +299,12 @@ def deploy(
 
     Rerun the same command to resume an interrupted run.
     """
+    from refinenet.deployment.video.reader import is_video
+
     request = Request(
         images=images,
         output=output,
-        kinds=_read_kinds(kind),
+        kinds=_read_kinds(kind) if kind else [],
         suffix=suffix,
         network={"model": model, "device": device, "backend": backend, "precision": precision},
         as_json=as_json,
@@ -304,15 +312,18 @@ def deploy(
     )
     rendering: dict[str, Any] = {
         "scale": scale,
-        "limits": read_numbers(limits, 2, "--limits", "0,50"),
-        "intrinsics": read_numbers(intrinsics, 4, "--intrinsics", "500,500,320,240"),
+        "limits": None if limits is None else read_numbers(limits, 2, "--limits", "0,50"),
+        "intrinsics": None if intrinsics is None else read_numbers(intrinsics, 4, "--intrinsics", "500,500,320,240"),
         "opacity": opacity,
         "outline": outline,
         "legend": legend or None,
         "show": show or None,
         "hide": hide or None,
     }
-    bands_and_range: dict[str, Any] = {"bands": read_bands(bands), "value_range": read_value_range(value_range)}
+    bands_and_range: dict[str, Any] = {
+        "bands": None if bands is None else read_bands(bands),
+        "value_range": None if value_range is None else read_value_range(value_range),
+    }
     reading = {**bands_and_range, **rendering}
     if engine == "ray":
         _refuse_others(context, Mode.RAY, "--engine", "Ray does not support all options")
@@ -320,16 +331,19 @@ def deploy(
         return
     if workers is not None:
         raise typer.BadParameter("Workers need --engine ray.", param_hint="--workers")
-    if _has_video(images):
+    if any(is_video(source) for source in images):
         _refuse_others(context, Mode.VIDEO, "IMAGES", "A video is segmented frame by frame")
         chosen: dict[str, Any] = {"abstain_below": abstain_below, "display": display, "steady": steady}
         deploy_video(request, rendering, overwrite=overwrite, **chosen)
         return
-    _check_lines(json_lines)
+    if json_lines not in (None, STANDARD):
+        _check_lines(str(json_lines))
     if table is not None:
         check_table_name(table)
-    _check_latency(max_latency)
-    _check_pipes(images, output, as_json or json_lines == STANDARD)
+    if max_latency is not None:
+        _check_latency(max_latency)
+    if STANDARD in (*images, output):
+        _check_pipes(images, output, as_json or json_lines == STANDARD)
     if output == STANDARD:
         _refuse_others(context, Mode.STDOUT, "--output", "Standard output receives the result of one image")
         write_to_standard_output(request, rendering, abstain_below=abstain_below, **bands_and_range)
@@ -338,7 +352,7 @@ def deploy(
         _refuse_others(context, Mode.STDIN, "IMAGES", "Standard input is read as one image")
     else:
         _refuse_others(context, Mode.FILES, "IMAGES", "Images are segmented one by one")
-    windows = _read_windows(window, overlap)
+    windows = None if window is None and overlap is None else _read_windows(window, overlap)
     options = {"windows": windows, "max_latency_ms": max_latency, "abstain_below": abstain_below}
     deploy_files(
         request,
@@ -356,34 +370,24 @@ def _refuse_others(context: typer.Context, mode: Mode, beside: str, why: str) ->
     refuse_idle_options(context, options_of(deploy, mode), beside, why)
 
 
-def _has_video(sources: Sequence[str]) -> bool:
-    from refinenet.deployment.video.reader import is_video
-
-    return any(is_video(source) for source in sources)
-
-
-def _check_latency(milliseconds: float | None) -> None:
-    if milliseconds is not None and not milliseconds > 0:
+def _check_latency(milliseconds: float) -> None:
+    if not milliseconds > 0:
         raise typer.BadParameter(
             f"The time limit must be a number of milliseconds above 0, not {milliseconds}.", param_hint="--max-latency"
         )
 
 
-def _check_lines(json_lines: str | None) -> None:
-    if json_lines in (None, STANDARD):
-        return
-    if Path(str(json_lines)).suffix.lower() not in (".jsonl", ".ndjson", ".json"):
+def _check_lines(json_lines: str) -> None:
+    if Path(json_lines).suffix.lower() not in (".jsonl", ".ndjson", ".json"):
         raise typer.BadParameter(
             f"The file name must end in .jsonl, .ndjson or .json, not {json_lines!r}.",
             param_hint="--json-lines",
         )
 
 
-def _read_windows(window: str | None, overlap: float | None) -> "Windows | None":
+def _read_windows(window: str | None, overlap: float | None) -> "Windows":
     from refinenet.deployment.large_images import OVERLAP, Windows
 
-    if window is None and overlap is None:
-        return None
     size = None if window is None else read_size(window)
     return Windows(size=size, overlap=OVERLAP if overlap is None else overlap)
 

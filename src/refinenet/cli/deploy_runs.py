@@ -16,9 +16,7 @@ from refinenet.io.console import progress_bar, say
 from refinenet.outputs import CLASSES, OutputSpec
 
 if TYPE_CHECKING:
-    from refinenet.api import RefineNet
     from refinenet.deployment.ray.journal import RayResult
-    from refinenet.models.model_card import ModelCard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +35,6 @@ class Request:
     """Reports the model in use; called with the first result."""
     suffix: str | None = None
     """Suffix of the results in a folder."""
-
-    def open_network(self) -> RefineNet:
-        """Open the network; see `RefineNet` for errors."""
-        from refinenet.api import RefineNet
-
-        return RefineNet(**self.network)
-
-    def read_card(self) -> ModelCard | None:
-        """Return the card of the model before it is loaded; None if only loading shows it."""
-        from refinenet.models.model_card import read_card
-
-        return read_card(self.network["model"])
 
     def single_kind(self, where: str, allows: Callable[[OutputKind], bool]) -> Kind | None:
         """Return the one kind to write, or None for the default.
@@ -136,6 +122,8 @@ def deploy_video(
     Raises:
         ValueError, OSError: as `RefineNet.deploy_video`, or there are several inputs.
     """
+    from refinenet.api import RefineNet
+
     video, *others = request.images
     if others:
         raise ValueError(f"Pass a single video and no other inputs: {', '.join(request.images)}.")
@@ -143,7 +131,7 @@ def deploy_video(
 
     choose_target = partial(_choose_video, request, kind, overwrite=overwrite, display=display)
     _check_video(request, kind, choose_target, rendering, display=display)
-    model = request.open_network()
+    model = RefineNet(**request.network)
     result = model.deploy_video(
         video,
         choose_target(model.outputs),
@@ -196,10 +184,11 @@ def _check_video(
     from refinenet.deployment.video.runner import open_renderers, plan_output
     from refinenet.deployment.video.window import check_display
     from refinenet.inference.values.subject import RenderOptions
+    from refinenet.models.model_card import read_card
 
     if display:
         check_display()
-    video, card = request.images[0], request.read_card()
+    video, card = request.images[0], read_card(request.network["model"])
     outputs = (CLASSES,) if card is None else card.architecture.outputs
     if (target := choose_target(outputs)) is None:
         find_source(video)

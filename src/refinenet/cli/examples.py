@@ -51,7 +51,12 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "refinenet label write photographs -m mine.safetensors -o todo",
         "refinenet label write photographs -o todo --format labelme --simplify 2",
     ),
-    "label take": ("refinenet label take export.zip --drafts todo --into mine",),
+    "label correct": ("refinenet label correct todo",),
+    "label take": (
+        "refinenet label take export.zip --drafts todo --into mine",
+        "refinenet label take todo --into mine",
+        "refinenet label take decisions.csv --drafts suspects --into mine",
+    ),
     "data split": ("refinenet data split mine --val 0.2 --test 0.1",),
 }
 """Examples that can be typed as they stand, by the name of the command."""

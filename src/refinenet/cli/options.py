@@ -170,14 +170,12 @@ def read_size(text: str, option: str = "--window", example: str = "512x512") -> 
     return int(height), int(width)
 
 
-def read_bands(text: str | None) -> tuple[int, ...] | None:
+def read_bands(text: str) -> tuple[int, ...]:
     """Parse band numbers, separated by commas.
 
     Raises:
         typer.BadParameter: the text is not a list of numbers from 1.
     """
-    if text is None:
-        return None
     parts = [part.strip() for part in text.split(",")]
     numbers = [int(part) for part in parts if part.isascii() and part.isdecimal()]
     if len(numbers) != len(parts) or min(numbers) < 1:
@@ -187,14 +185,12 @@ def read_bands(text: str | None) -> tuple[int, ...] | None:
     return tuple(numbers)
 
 
-def read_numbers(text: str | None, count: int, option: str, example: str) -> tuple[float, ...] | None:
+def read_numbers(text: str, count: int, option: str, example: str) -> tuple[float, ...]:
     """Parse numbers, separated by commas.
 
     Raises:
         typer.BadParameter: the text is not `count` numbers.
     """
-    if text is None:
-        return None
     try:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
@@ -204,14 +200,12 @@ def read_numbers(text: str | None, count: int, option: str, example: str) -> tup
     return numbers
 
 
-def read_value_range(text: str | None) -> tuple[float, float] | None:
+def read_value_range(text: str) -> tuple[float, float]:
     """Parse LOW,HIGH.
 
     Raises:
         typer.BadParameter: the text is not a range.
     """
-    if text is None:
-        return None
     from refinenet.io.images.sample_values import check_value_range
 
     try:

@@ -80,7 +80,7 @@ def serve(
         host=host,
         port=port,
         name=name or _name_of(model),
-        token=_read_token(token_file),
+        token=read_token(token_file),
         allowed_hosts=tuple(allowed_host or ()),
         workers=workers,
         model_processes=model_processes,
@@ -110,7 +110,13 @@ def _name_of(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", Path(model).stem)[:100] or "refinenet"
 
 
-def _read_token(path: Path | None) -> str | None:
+def read_token(path: Path | None) -> str | None:
+    """Return the token from a file, or else from the environment; None if there is none.
+
+    Raises:
+        ValueError: The file is empty.
+        OSError: The file cannot be read.
+    """
     text = os.environ.get(f"{PREFIX}_TOKEN", "") if path is None else path.read_text("utf-8")
     if path is not None and not text.strip():
         raise ValueError(f"{path} is empty: write the token into it.")

@@ -204,6 +204,8 @@ def train(
     is_partial = stages is not None or continue_from is not None
     chosen_start = _choose_start(start, recipe, chosen, is_staged=is_partial)
     _refuse_run(dataset or [], recipe, {"root": root, "classes": classes}, output, resume or continue_from)
+    if check:
+        _refuse_unmatched(dataset or [])
     from refinenet.api import RefineNet
 
     result = RefineNet(**chosen_start, device=device).train(
@@ -259,6 +261,16 @@ def _refuse_run(
         RunFolder(output).refuse_started()
     for number, name in enumerate(datasets):
         refuse_early("Training", name, **(options if number == 0 else {}))
+
+
+def _refuse_unmatched(datasets: list[str]) -> None:
+    """Refuse folders with missing files, which training would report, before PyTorch is imported."""
+    from refinenet.datasets import doctor
+    from refinenet.datasets.catalog import PUBLISHED, is_folder_dataset
+
+    for name in datasets:
+        if name not in PUBLISHED and is_folder_dataset(name):
+            doctor.refuse_unmatched(name)
 
 
 def _check_usage(

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from refinenet.datasets.joining import join
     from refinenet.datasets.preparation import PrepareReport, list_datasets, prepare
     from refinenet.datasets.quantity_choice import with_quantities
-    from refinenet.datasets.split import group_stems, split_folder
+    from refinenet.datasets.split import group_stems, split_folder, split_stems, write_lists
     from refinenet.datasets.street_scenes import draw_street
 else:
     __getattr__, __dir__ = attach(__name__)
@@ -102,7 +102,9 @@ __all__ = [
     "read_for_model",
     "split_folder",
     "split_names",
+    "split_stems",
     "spread",
     "with_quantities",
     "write_contact_sheet",
+    "write_lists",
 ]

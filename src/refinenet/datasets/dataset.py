@@ -166,7 +166,8 @@ class Dataset:
                 f"its mask {labels.shape[1]}x{labels.shape[0]}. They must be equal."
             )
         targets = {name: self._read_in_size(name, item, image.shape[:2]) for name in self.chosen_targets}
-        return _shrink(Sample(name=item, image=image, labels=labels, targets=targets), self.longest_side)
+        sample = Sample(name=item, image=image, labels=labels, targets=targets)
+        return sample if self.longest_side is None else _shrink(sample, self.longest_side)
 
     def without_classes(self) -> Dataset:
         """Return the dataset without classes, for networks that predict none: its masks are not read."""
@@ -256,7 +257,7 @@ def _describe(spec: OutputSpec) -> str:
     return spec.to_text() if spec.channels else spec.name
 
 
-def _shrink(sample: Sample, longest_side: int | None) -> Sample:
+def _shrink(sample: Sample, longest_side: int) -> Sample:
     factor = find_factor(sample.image.shape, longest_side)
     if factor == 1:
         return sample

@@ -27,7 +27,11 @@ def join(parts: Sequence[Dataset]) -> Dataset:
     first = next((part for part in parts if part.label_set.names), parts[0])
     for part in parts:
         if part.label_set.names and part.label_set.names != first.label_set.names:
-            raise ValueError(f"{first.name} and {part.name} have different classes and cannot be joined.")
+            raise ValueError(
+                f"{first.name} and {part.name} have different classes and cannot be joined: "
+                f"{_describe_difference(first, part)}. Give both the same names, in the same order, in a classes.yaml; "
+                "its key `rename` changes labels of annotation tools."
+            )
     if len({part.bands for part in parts}) > 1:
         raise ValueError("Images of different bands cannot be joined.")
     specs = _join_specs(parts)
@@ -60,6 +64,16 @@ def join(parts: Sequence[Dataset]) -> Dataset:
             for files in part.band_files
         ],
     )
+
+
+def _describe_difference(one: Dataset, other: Dataset) -> str:
+    """Say which classes only one of two datasets has, or that their order differs."""
+    alone = []
+    for first, second in ((one, other), (other, one)):
+        names = [name for name in first.label_set.names if name not in second.label_set.names]
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        alone += [f"only {first.name} has {', '.join(names[:5])}{more}"] if names else []
+    return "; ".join(alone) or "their order differs"
 
 
 def _join_specs(parts: Sequence[Dataset]) -> dict[str, OutputSpec]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from refinenet.datasets.file_pairs import by_stem, pair_names
@@ -55,27 +55,70 @@ def split_folder(
         FileExistsError: Lists exist that must not be replaced.
         OSError: The folder cannot be read or written.
     """
-    if not (0 < val < 1 and 0 <= test < 1 and val + test < 1):
-        raise ValueError(f"The shares must be above 0 and sum to less than 1, not val={val} and test={test}.")
+    _check_shares(val, test)
     names = ("train", "val", "test") if test else ("train", "val")
     _check_lists(root, names, replace)
-    stems = _list_stems(root)
-    if len(stems) < len(names):
-        raise ValueError(f"{root} has {len(stems)} images, too few for {', '.join(names)}.")
-    groups = group_stems(stems, group)
+    splits = split_stems(_list_stems(root), val=val, test=test, seed=seed, group=group, place=str(root))
+    write_lists(root, splits)
+    return splits
+
+
+def split_stems(
+    stems: Sequence[str],
+    *,
+    val: float,
+    test: float = 0.0,
+    seed: int = 0,
+    group: str | None = None,
+    training: Collection[str] = (),
+    place: str,
+) -> Mapping[str, tuple[str, ...]]:
+    """Split stems as `split_folder` does; nothing is written.
+
+    Args:
+        stems: The stems, in alphabetical order.
+        val: As for `split_folder`.
+        test: The same.
+        seed: The same.
+        group: The same.
+        training: Stems that may only be in train; their groups are in train, too.
+        place: What messages call the images' folder.
+
+    Raises:
+        ValueError: As for `split_folder`; or no image is left for val or test.
+    """
+    _check_shares(val, test)
     shares = {"test": test, "val": val} if test else {"val": val}
+    if len(stems) < len(shares) + 1:
+        raise ValueError(f"{place} has {len(stems)} images, too few for {', '.join(('train', *sorted(shares)[::-1]))}.")
+    groups = group_stems(stems, group)
     if len(groups) == 1:
         print_note(
-            f"Judging by their names, all {len(stems)} images of {root} belong to one group and may be frames of one "
+            f"Judging by their names, all {len(stems)} images of {place} belong to one group and may be frames of one "
             "video. They are split into consecutive parts in the order of their names; the last part is val. To form "
             "smaller groups, pass a regular expression with --group."
         )
-        splits = _cut(stems, shares)
+        splits = _cut(stems, shares, training)
     else:
-        splits = _deal(groups, shares, seed)
-    for name in reversed(names):
+        splits = _deal(groups, shares, seed, training)
+    if empty := [name for name, members in splits.items() if not members]:
+        raise ValueError(f"{place} has no images left for {' and '.join(empty)}: too many may only be in train.")
+    return {name: splits[name] for name in ("train", "val", "test") if name in splits}
+
+
+def write_lists(root: Path, splits: Mapping[str, Sequence[str]]) -> None:
+    """Write the list of each split into a folder, train.txt last, so that an interruption leaves no half of a split.
+
+    Raises:
+        OSError: A list cannot be written.
+    """
+    for name in sorted(splits, reverse=True, key=lambda split: (split != "train", split)):
         write_atomically(root / f"{name}.txt", "".join(f"{stem}\n" for stem in splits[name]).encode())
-    return {name: splits[name] for name in names}
+
+
+def _check_shares(val: float, test: float) -> None:
+    if not (0 < val < 1 and 0 <= test < 1 and val + test < 1):
+        raise ValueError(f"The shares must be above 0 and sum to less than 1, not val={val} and test={test}.")
 
 
 def _check_lists(root: Path, names: Sequence[str], replace: bool) -> None:
@@ -161,23 +204,33 @@ def _find_key(stem: str, pattern: re.Pattern[str] | None) -> str:
     return found[1]
 
 
-def _deal(groups: Mapping[str, list[str]], shares: Mapping[str, float], seed: int) -> dict[str, tuple[str, ...]]:
+def _deal(
+    groups: Mapping[str, list[str]], shares: Mapping[str, float], seed: int, training: Collection[str]
+) -> dict[str, tuple[str, ...]]:
     if len(groups) <= len(shares):
         raise ValueError(
             f"The names of the images form {len(groups)} groups ({', '.join(map(repr, sorted(groups)))}), too few for "
             f"train, {' and '.join(shares)}. Pass a regular expression as --group to form smaller ones."
         )
-    total = sum(map(len, groups.values()))
+    total, bound = sum(map(len, groups.values())), set(training)
     # A cryptographic hash gives the same order on every machine and Python version, unlike a random generator.
-    rest = sorted(groups, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
+    order = sorted(groups, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
+    free = [key for key in order if bound.isdisjoint(groups[key])]
+    needed_by_train = 1 if len(free) == len(groups) else 0
     splits: dict[str, tuple[str, ...]] = {}
     for number, (name, share) in enumerate(shares.items(), start=1):
-        reserved = len(shares) - number + 1  # groups needed by the following splits and by train
-        chosen = _choose([len(groups[key]) for key in rest], max(1, round(share * total)), len(rest) - reserved)
-        splits[name] = tuple(sorted(stem for index in chosen for stem in groups[rest[index]]))
-        rest = [key for index, key in enumerate(rest) if index not in chosen]
-    splits["train"] = tuple(sorted(stem for key in rest for stem in groups[key]))
-    return splits
+        reserved = len(shares) - number + needed_by_train  # groups needed by the following splits and by train
+        most = max(0, len(free) - reserved)
+        chosen = _choose([len(groups[key]) for key in free], max(1, round(share * total)), most) if most else set()
+        splits[name] = tuple(sorted(stem for index in chosen for stem in groups[free[index]]))
+        free = [key for index, key in enumerate(free) if index not in chosen]
+    return splits | {"train": _rest(groups, splits)}
+
+
+def _rest(groups: Mapping[str, Sequence[str]], splits: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Return the stems that are in no split yet, in alphabetical order."""
+    taken = {stem for members in splits.values() for stem in members}
+    return tuple(sorted(stem for members in groups.values() for stem in members if stem not in taken))
 
 
 def _choose(sizes: Sequence[int], target: int, most: int) -> set[int]:
@@ -205,14 +258,20 @@ def _choose(sizes: Sequence[int], target: int, most: int) -> set[int]:
     raise AssertionError("a single group is always allowed")
 
 
-def _cut(stems: Sequence[str], shares: Mapping[str, float]) -> dict[str, tuple[str, ...]]:
+def _cut(stems: Sequence[str], shares: Mapping[str, float], training: Collection[str]) -> dict[str, tuple[str, ...]]:
     """Cut into consecutive stretches in natural order (frame 10 after frame 9): train, then test, then val."""
-    ordered = sorted(stems, key=lambda stem: [part.zfill(20) for part in re.split(r"(\d+)", stem)])
+    bound = set(training)
+    free = [stem for stem in sorted(stems, key=_natural) if stem not in bound]
+    needed_by_train = 1 if len(free) == len(stems) else 0
     splits: dict[str, tuple[str, ...]] = {}
-    end = len(ordered)
+    end = len(free)
     for number, name in enumerate(sorted(shares, reverse=True), start=1):
-        others = len(shares) - number + 1  # the following splits and train need an image each
-        start = max(end - max(1, round(shares[name] * len(stems))), others)
-        splits[name] = tuple(sorted(ordered[start:end]))
+        others = len(shares) - number + needed_by_train  # the following splits and train need an image each
+        start = min(end, max(end - max(1, round(shares[name] * len(stems))), others))
+        splits[name] = tuple(sorted(free[start:end]))
         end = start
-    return {**splits, "train": tuple(sorted(ordered[:end]))}
+    return splits | {"train": _rest({"": stems}, splits)}
+
+
+def _natural(stem: str) -> list[str]:
+    return [part.zfill(20) for part in re.split(r"(\d+)", stem)]

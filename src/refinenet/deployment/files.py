@@ -31,7 +31,6 @@ from refinenet.deployment.journal import (
 )
 from refinenet.deployment.large_images import LargeSegmentation, Windows, refuse_files, segment_large
 from refinenet.deployment.latency_budget import LatencyTuner
-from refinenet.deployment.outputs import write
 from refinenet.deployment.pipeline import pipeline
 from refinenet.inference.area_table import count_regions
 from refinenet.inference.backends.base import BackendError
@@ -39,9 +38,9 @@ from refinenet.inference.output_kinds import Kind
 from refinenet.inference.prediction import Prediction
 from refinenet.inference.rendering import Renderer, open_renderer, refuse_idle
 from refinenet.inference.segmenter import Segmenter
-from refinenet.inference.values.subject import RenderOptions
+from refinenet.inference.values.subject import AS_USUAL, RenderOptions
 from refinenet.io.console import format_speed, print_note, progress_bar
-from refinenet.io.files import refuse_same_file, refuse_to_replace, sweep_leftovers_of
+from refinenet.io.files import refuse_same_file, refuse_to_replace, sweep_leftovers_of, write_atomically
 from refinenet.io.images.codec import read_image
 from refinenet.io.images.image_files import TooLargeError
 from refinenet.io.images.sample_values import Decoded, Note
@@ -80,10 +79,12 @@ def segment_files(
     assert options.max_latency_ms is None or tuner is not None
     steps = _Steps(segmenter, options, tuner, is_single=len(work.items) == 1)
     _refuse_unwritable(work, options.rendering, steps.open_renderer)
-    settings = {**(model_settings or {}), **options.to_dict(), "kinds": list(work.kinds)}
-    settings |= {LABEL_FILES: GREY} if "labels" in work.kinds else {}
-    if segmenter.outputs != (CLASSES,):
-        settings["outputs"] = [spec.to_dict() for spec in segmenter.outputs]
+    settings: dict[str, Any] = {}
+    if work.folder is not None:
+        settings = {**(model_settings or {}), **options.to_dict(), "kinds": list(work.kinds)}
+        settings |= {LABEL_FILES: GREY} if "labels" in work.kinds else {}
+        if segmenter.outputs != (CLASSES,):
+            settings["outputs"] = [spec.to_dict() for spec in segmenter.outputs]
     return _segment_files(steps, work, settings)
 
 
@@ -114,7 +115,9 @@ def check_work(work: JobList, card: ModelCard, rendering: RenderOptions, *, over
 def _refuse_unwritable(work: JobList, rendering: RenderOptions, open_one: Callable[[Kind, str], Renderer]) -> None:
     """Refuse results that the model cannot write, and options without effect, before anything is read."""
     written = {(kind, path.suffix): None for item in work.items for kind, path in item.targets.items()}
-    refuse_idle(rendering, [open_one(*each) for each in written])
+    renderers = [open_one(*each) for each in written]
+    if rendering != AS_USUAL:
+        refuse_idle(rendering, renderers)
 
 
 def _segment_files(steps: _Steps, work: JobList, settings: Mapping[str, Any]) -> Generator[FileResult]:
@@ -129,7 +132,11 @@ def _segment_files(steps: _Steps, work: JobList, settings: Mapping[str, Any]) ->
             sweep_leftovers_of(path for item in items for path in item.targets.values())
             if journal.has_palettes:
                 print_note(f"The label files in {work.folder} have a palette; new ones get one, too.")
-        results = pipeline(items, steps.read, steps.segment, steps.write)
+        results: Generator[FileResult] = (
+            (steps.write(steps.segment(steps.read(item))) for item in items)
+            if len(items) == 1  # no other image to read ahead
+            else pipeline(items, steps.read, steps.segment, steps.write)
+        )
         with closing(results):
             yield from results
         if journal is not None:
@@ -160,8 +167,9 @@ def take_all(
             take(result)
             taken += 1
             made += not result.was_there
-            rate = made / (time.perf_counter() - started)
-            bar.update(task, advance=1, status=f"{format_speed(rate)} images/s")
+            if count > 1:
+                rate = made / (time.perf_counter() - started)
+                bar.update(task, advance=1, status=f"{format_speed(rate)} images/s")
             if interruption.asked_by is not None:
                 break
     if interruption.asked_by is not None:
@@ -245,7 +253,8 @@ class _Steps:
 
     def _read(self, image: _InFlight) -> None:
         # Before reading: a file that is replaced meanwhile then differs from its journal entry, and is redone.
-        image.state = file_state(*image.item.files)
+        if self._journal is not None:
+            image.state = file_state(*image.item.files)
         if image.item.content is not None:
             image.image = read_image(image.item.content, reading=self.options.reading)
             return
@@ -283,7 +292,9 @@ class _Steps:
         assert decoded is not None
         self._report(decoded.notes)
         try:
-            segmenter = self._choose_segmenter(decoded)
+            segmenter, limit = self._segmenter, self.options.max_latency_ms
+            if self._tuner is not None and limit is not None:
+                segmenter = self._tuner.within(decoded.pixels, limit).segmenter
             image.prediction = segmenter.predict_outputs(decoded.pixels, self.options.abstain_below, decoded.valid)
         except (RuntimeError, MemoryError) as error:  # PyTorch reports a full memory as RuntimeError
             reason = str(error).strip().partition("\n")[0] or "out of memory"
@@ -291,11 +302,6 @@ class _Steps:
                 f"{image.item.source} cannot be segmented: {reason}. If it is too large for memory, segment it in "
                 "windows (--window 512x512)."
             ) from error
-
-    def _choose_segmenter(self, image: Decoded) -> Segmenter:
-        if self._tuner is None or self.options.max_latency_ms is None:
-            return self._segmenter
-        return self._tuner.within(image.pixels, self.options.max_latency_ms).segmenter
 
     def _segment_in_windows(self, image: _InFlight) -> None:
         source, targets = image.item.source, image.item.targets
@@ -305,7 +311,8 @@ class _Steps:
                 f"{source} is too large for memory, or its result is a TIFF, so it is segmented in windows, which "
                 "takes time in proportion to its size: leave out max_latency_ms (--max-latency)."
             )
-        self._clear_targets(image.item)
+        if self._journal is not None:
+            self._journal.clear_targets([*targets.values()])
         for kind, target in targets.items():
             image.large = self._segment_large(source, target, kind)
             self._report(image.large.notes)
@@ -325,10 +332,6 @@ class _Steps:
             rendering=self.options.rendering.only(renderer.options),
             progress=self.options.progress and self._is_single,
         )
-
-    def _clear_targets(self, item: Job) -> None:
-        if self._journal is not None:
-            self._journal.clear_targets(list(item.targets.values()))
 
     def open_renderer(self, kind: Kind, suffix: str) -> Renderer:
         """Open the renderer of a kind of files; see `rendering.open_renderer`."""
@@ -353,10 +356,11 @@ class _Steps:
             (height, width), areas, no_data = image.large.size, image.large.areas, image.large.no_data
         else:
             assert image.prediction is not None
-            self._clear_targets(image.item)
+            if self._journal is not None:
+                self._journal.clear_targets([*image.item.targets.values()])
             for kind, target in image.item.targets.items():
                 renderer = self.open_renderer(self._stored_as(kind), target.suffix)
-                write(image.prediction, target, renderer, image.item.name)
+                write_atomically(target, renderer.encode(image.prediction, image.item.name))
             (height, width), areas = image.prediction.size, image.prediction.areas
             no_data = image.prediction.no_data
         result = FileResult(
@@ -367,7 +371,7 @@ class _Steps:
             areas=areas,
             no_data=no_data,
             seconds=image.seconds + time.perf_counter() - started,
-            **self._measure(image),
+            **(self._measure(image) if self.options.measures_areas else {}),
         )
         # The journal comes last: an entry promises that all files of the image are complete.
         if self._journal is not None:
@@ -378,11 +382,9 @@ class _Steps:
         image.result = result
 
     def _measure(self, image: _InFlight) -> dict[str, Any]:
-        """Return the regions of the classes and the ground area of a pixel, if they are asked for."""
+        """Return the regions of the classes and the ground area of a pixel."""
         found = None if image.prediction is None else image.prediction.segmentation
-        regions = None
-        if found is not None and self.options.measures_areas:
-            regions = count_regions(found.labels, found.label_set)
+        regions = None if found is None else count_regions(found.labels, found.label_set)
         return {"regions": regions, "pixel_area": self._find_pixel_area(image.item)}
 
     def _find_pixel_area(self, item: Job) -> float | None:

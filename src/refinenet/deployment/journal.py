@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from refinenet.deployment.setting_changes import find_changes
+from refinenet.deployment.setting_changes import find_setting_changes
 from refinenet.io.files import make_folders, refuse_blocked, write_atomically
 from refinenet.io.processes.locks import sole_owner
 
@@ -218,7 +218,7 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 def _refuse_others(
     folder: Path, recorded: Mapping[str, Any], settings: Mapping[str, Any], *, is_whole: bool = True
 ) -> None:
-    changes = find_changes(recorded, json.loads(json.dumps(settings)), is_whole=is_whole)
+    changes = find_setting_changes(recorded, json.loads(json.dumps(settings)), is_whole=is_whole)
     if changes:
         raise ValueError(f"The results in {folder} were made {' and '.join(changes)}. {_ADVICE}")
 

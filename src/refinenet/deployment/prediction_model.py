@@ -13,7 +13,6 @@ from typing import Any, Self, overload
 
 from refinenet import models
 from refinenet.deployment.latency_budget import LatencyTuner
-from refinenet.deployment.reading import choose_reading
 from refinenet.inference.backends import open_backend
 from refinenet.inference.backends.base import BackendError, BackendName, InferencePrecision
 from refinenet.inference.backends.graph import ExportedModel
@@ -24,7 +23,7 @@ from refinenet.io.console import print_note
 from refinenet.io.images.bands import name_bands
 from refinenet.io.images.codec import ChannelOrder, ImageSource, knows_its_order, read_image
 from refinenet.io.images.image_sources import not_an_image
-from refinenet.io.images.sample_values import Decoded, Note, Reading, ValueRange
+from refinenet.io.images.sample_values import Decoded, Note, Reading, ValueRange, choose_reading
 from refinenet.io.processes.threads import ThreadLock
 from refinenet.labels import LabelSet
 from refinenet.models.model_card import ModelCard

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Generator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +24,6 @@ from refinenet.inference.output_kinds import Kind, Output
 from refinenet.inference.rendering import Renderer, check_kind, open_renderer, open_shown, refuse_idle
 from refinenet.inference.segmentation import check_output
 from refinenet.inference.values.subject import RenderOptions, usual_kind
-from refinenet.io.extras import install_extra
 from refinenet.io.files import refuse_same_file, write_atomically
 from refinenet.io.images.codec import ChannelOrder, ImageSource
 from refinenet.io.images.sample_values import ValueRange
@@ -231,7 +229,14 @@ class SegmentationModel(VideoModel):
         self._warn_of_random_weights()
         for note in notes:
             warnings.warn(note.text, stacklevel=2)
-        model_settings: dict[str, Any] = {
+        tuner = None if max_latency_ms is None else self._tuner
+        # Only the journal of a folder records the model.
+        model_settings = {} if work.folder is None else self._describe_for_journal()
+        return segment_files(self._segmenter, work, options, model_settings, tuner)
+
+    def _describe_for_journal(self) -> dict[str, Any]:
+        """Return what results depend on, besides the options, as JSON-ready values."""
+        return {
             "refinenet": __version__,
             "model_sha256": self._weights_sha256,
             "label_set": self.label_set.to_dict(),
@@ -239,8 +244,6 @@ class SegmentationModel(VideoModel):
             "backend": self._backend,
             "precision": self._precision,
         }
-        tuner = None if max_latency_ms is None else self._tuner
-        return segment_files(self._segmenter, work, options, model_settings, tuner)
 
     def deploy_large(
         self,
@@ -304,19 +307,14 @@ class SegmentationModel(VideoModel):
             ValueError: a setting is not allowed, or FastAPI or uvicorn is not installed.
             OSError: the address cannot be used.
         """
-        from refinenet.deployment.server.settings import ServerSettings
+        from refinenet.deployment.server.settings import ServerSettings, check_libraries
 
         chosen = ServerSettings.from_dict(settings)
-        missing = next((name for name in _SERVER_LIBRARIES if find_spec(name) is None), None)
-        if missing is not None:
-            raise ValueError(f"The server needs {missing}: {install_extra('serve')}")
+        check_libraries()
         from refinenet.deployment.server.runner import serve
 
         self._warn_of_random_weights()
         return serve(self, chosen)
-
-
-_SERVER_LIBRARIES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
 
 def _choose_source(image: ImageSource | None, image_file: str | os.PathLike[str] | None) -> ImageSource:

@@ -14,33 +14,47 @@ _LONGEST = 60
 """Characters of a value that a message shows."""
 
 
-def find_changes(recorded: Mapping[str, Any], settings: Mapping[str, Any], *, is_whole: bool = True) -> list[str]:
+Options = Mapping[str, Callable[[Any], str]]
+"""How settings are given on the command line: functions that write a value, by the name of the setting."""
+
+
+def find_setting_changes(
+    recorded: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    *,
+    is_whole: bool = True,
+    options: Options | None = None,
+) -> list[str]:
     """Return what earlier results were made with, to follow "made"; empty if their settings are these.
 
     Args:
         recorded: Settings of the earlier results, as read from their file, which may be damaged.
         settings: The new settings, as JSON has them.
         is_whole: Whether these are all settings, so that options that only the earlier ones have are left out now.
+        options: Options of the command; by default those of `deploy`.
     """
-    gone = [key for key in _OPTIONS if key in recorded and key not in settings] if is_whole else []
-    differing = [key for key in (*settings, *gone) if not _is_same(key, recorded.get(key), settings.get(key))]
-    return list(_describe_all(recorded, settings, differing))
+    known = _OPTIONS if options is None else options
+    gone = [key for key in known if key in recorded and key not in settings] if is_whole else []
+    differing = [key for key in (*settings, *gone) if not _is_same(key, recorded.get(key), settings.get(key), known)]
+    return list(_describe_all(recorded, settings, differing, known))
 
 
-def _describe_all(recorded: Mapping[str, Any], settings: Mapping[str, Any], differing: Sequence[str]) -> Iterator[str]:
+def _describe_all(
+    recorded: Mapping[str, Any], settings: Mapping[str, Any], differing: Sequence[str], options: Options
+) -> Iterator[str]:
     is_other_model = any(key in _OF_MODEL for key in differing)
     if is_other_model:
         before, now = (_name_classes(each.get("label_set")) for each in (recorded, settings))
         if before != now:
             yield f"with another model, for {_count_classes(before)} instead of {_count_classes(now)}"
         elif "model_sha256" in differing:
-            yield "with another model for the same classes"
+            yield "with another model" + (" for the same classes" if now else "")
         else:
             yield "with other colours of the classes"
     for key in differing:
         if key in _OF_MODEL or (is_other_model and key in ("temperature", "outputs")):
             continue
-        yield _describe(key, recorded.get(key), settings.get(key))
+        yield _describe(key, recorded.get(key), settings.get(key), options)
 
 
 def _name_classes(label_set: object) -> list[str]:
@@ -55,19 +69,19 @@ def _count_classes(names: Sequence[str]) -> str:
     return f"{len(names)} classes ({', '.join(shown)}{more})" if names else "no classes"
 
 
-def _describe(key: str, before: Any, now: Any) -> str:
+def _describe(key: str, before: Any, now: Any, options: Options) -> str:
     """Return a changed setting, such as "with --opacity 0.3 instead of --opacity 0.5"."""
-    if key not in _OPTIONS:
+    if key not in options:
         return f"with {key} {_shorten(before)} instead of {_shorten(now)}"
-    then, today = ("" if _is_unset(key, value) else _limit(_OPTIONS[key](value)) for value in (before, now))
+    then, today = ("" if _is_unset(key, value) else _limit(options[key](value)) for value in (before, now))
     if then and today:
         return f"with {then} instead of {today}"
     option = (then or today).split(" ")[0]
     return f"with {then} instead of without {option}" if then else f"without {option} instead of with {today}"
 
 
-def _is_same(key: str, before: object, now: object) -> bool:
-    return before == now or (key in _OPTIONS and _is_unset(key, before) and _is_unset(key, now))
+def _is_same(key: str, before: object, now: object, options: Options) -> bool:
+    return before == now or (key in options and _is_unset(key, before) and _is_unset(key, now))
 
 
 def _is_unset(key: str, value: object) -> bool:
@@ -82,7 +96,7 @@ def _limit(text: str) -> str:
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
 
 
-def _write_value(option: str) -> Callable[[Any], str]:
+def write_value(option: str) -> Callable[[Any], str]:
     """Write an option with a value; parts of a value are separated by commas."""
 
     def write(value: Any) -> str:
@@ -92,7 +106,8 @@ def _write_value(option: str) -> Callable[[Any], str]:
     return write
 
 
-def _write_repeated(option: str) -> Callable[[Any], str]:
+def write_repeated(option: str) -> Callable[[Any], str]:
+    """Write an option that is repeated for each of several values."""
     return lambda values: " ".join(
         f"{option} {shlex.quote(str(each))}" for each in (values if isinstance(values, list) else [values])
     )
@@ -106,22 +121,22 @@ def _write_windows(value: Any) -> str:
     return " ".join(words + ([] if overlap is None else [f"--overlap {overlap}"])) or "--window"
 
 
-_OPTIONS: Mapping[str, Callable[[Any], str]] = {
-    "kinds": _write_repeated("--kind"),
+_OPTIONS: Options = {
+    "kinds": write_repeated("--kind"),
     "windows": _write_windows,
-    "max_latency_ms": _write_value("--max-latency"),
-    "abstain_below": _write_value("--abstain-below"),
-    "bands": _write_value("--bands"),
-    "value_range": _write_value("--value-range"),
-    "scale": _write_value("--scale"),
-    "limits": _write_value("--limits"),
-    "intrinsics": _write_value("--intrinsics"),
-    "opacity": _write_value("--opacity"),
-    "outline": _write_value("--outline"),
+    "max_latency_ms": write_value("--max-latency"),
+    "abstain_below": write_value("--abstain-below"),
+    "bands": write_value("--bands"),
+    "value_range": write_value("--value-range"),
+    "scale": write_value("--scale"),
+    "limits": write_value("--limits"),
+    "intrinsics": write_value("--intrinsics"),
+    "opacity": write_value("--opacity"),
+    "outline": write_value("--outline"),
     "legend": lambda _: "--legend",
-    "show": _write_repeated("--show"),
-    "hide": _write_repeated("--hide"),
-    "backend": _write_value("--backend"),
-    "precision": _write_value("--precision"),
+    "show": write_repeated("--show"),
+    "hide": write_repeated("--hide"),
+    "backend": write_value("--backend"),
+    "precision": write_value("--precision"),
 }
-"""How settings are given on the command line."""
+"""The options of `deploy`."""

@@ -108,6 +108,8 @@ def evaluate(
     def count(index: int, sample: Sample, prediction: Prediction) -> None:
         if label_set.names and prediction.labels is not None:
             accumulator.add(index, sample.labels, prediction.labels, prediction.confidence)
+        if not targets:
+            return
         alone = accumulate_targets(dataset)
         _add_targets(alone, sample, prediction)
         for name, of_image in alone.items():

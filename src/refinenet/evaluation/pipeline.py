@@ -79,7 +79,9 @@ def fit_to_model(dataset: Dataset, card: ModelCard, *, show: bool) -> Dataset:
             no ground truth for any output.
     """
     outputs = card.architecture.outputs
-    dataset = with_quantities(as_read_by(card, dataset), outputs)
+    dataset = as_read_by(card, dataset)
+    if dataset.target_specs:
+        dataset = with_quantities(dataset, outputs)
     dataset = dataset.with_targets(find_targets(outputs, dataset, show=show))
     if not card.label_set.names:
         dataset = dataset.without_classes()

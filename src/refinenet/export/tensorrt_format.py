@@ -5,6 +5,7 @@ Source: docs.nvidia.com/deeplearning/tensorrt, "Python API Documentation". Writt
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 from pathlib import Path
@@ -28,13 +29,7 @@ def require_tensorrt() -> None:
         ValueError: TensorRT or ONNX is not installed, or there is no GPU.
     """
     require_onnx()
-    try:
-        _import_tensorrt()
-    except ImportError as error:
-        raise ValueError(
-            "TensorRT is not installed: pip install tensorrt, on Linux or Windows with an NVIDIA GPU. Or export to "
-            ".onnx and build the engine with trtexec."
-        ) from error
+    _import_tensorrt()
     if not torch.cuda.is_available():
         raise ValueError(
             "A TensorRT engine is built on the GPU that runs it, and PyTorch finds none here. Export .onnx, and build "
@@ -43,7 +38,13 @@ def require_tensorrt() -> None:
 
 
 def _import_tensorrt() -> Any:
-    return importlib.import_module("tensorrt")
+    try:
+        return importlib.import_module("tensorrt")
+    except ImportError as error:
+        raise ValueError(
+            "TensorRT is not installed: pip install tensorrt, on Linux or Windows with an NVIDIA GPU. Or export to "
+            ".onnx and build the engine with trtexec."
+        ) from error
 
 
 def write(program: torch.export.ExportedProgram, metadata: GraphMetadata, path: Path) -> None:
@@ -55,7 +56,8 @@ def write(program: torch.export.ExportedProgram, metadata: GraphMetadata, path: 
     tensorrt = _import_tensorrt()
     graph = path.with_suffix(".onnx")
     onnx_format.write(program, metadata, graph)
-    path.write_bytes(_build(tensorrt, graph.read_bytes()))
+    engine = _build(tensorrt, graph.read_bytes())
+    path.write_bytes(engine)
     graph.unlink()
     assert program.example_inputs is not None
     shape = list(program.example_inputs[0][0].shape)
@@ -65,6 +67,7 @@ def write(program: torch.export.ExportedProgram, metadata: GraphMetadata, path: 
         "batch": str(shape[0]),
         "imgsz": repr(shape[2:]),
         "shape": shape,
+        "sha256": hashlib.sha256(engine).hexdigest(),
         "tensorrt": tensorrt.__version__,
         "gpu": torch.cuda.get_device_name(),
     }
@@ -87,14 +90,42 @@ def _build(tensorrt: Any, graph: bytes) -> bytes:
     return bytes(engine)
 
 
+def _read(path: Path) -> bytes:
+    """Return an engine whose bytes are those that were built: TensorRT runs what a damaged file says.
+
+    Raises:
+        ValueError: They are not, or nothing says what they were.
+        OSError: The file or its description cannot be read.
+    """
+    description = path.with_name(path.name + DESCRIPTION_ENDING)
+    content = path.read_bytes()
+    try:
+        expected = json.loads(description.read_bytes())["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{description} is not the description of an engine that was exported here. Export {path.name} again."
+        ) from error
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise ValueError(
+            f"{path} is not the engine that {description.name} describes: it is damaged or another file. Export it "
+            "again."
+        )
+    return content
+
+
 def open_file(path: Path) -> Runner:
     """Load an engine that was built here; one of a stranger is a program, and must not be loaded.
 
     Raises:
-        ValueError: TensorRT cannot load it.
+        ValueError: It is not what `write` has written, TensorRT is not installed, there is no GPU, or TensorRT cannot
+            load it.
+        OSError: The file or its description cannot be read.
     """
+    content = _read(path)
     tensorrt = _import_tensorrt()
-    engine = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.WARNING)).deserialize_cuda_engine(path.read_bytes())
+    if not torch.cuda.is_available():
+        raise ValueError(f"{path} is a TensorRT engine, which runs on an NVIDIA GPU, and PyTorch finds none here.")
+    engine = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.WARNING)).deserialize_cuda_engine(content)
     if engine is None:
         raise ValueError(f"TensorRT cannot load {path}; it says why on standard error.")
     context = engine.create_execution_context()

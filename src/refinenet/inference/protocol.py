@@ -62,11 +62,6 @@ class Protocol:
         if problems:
             raise ValueError("Invalid inference protocol: " + "; ".join(problems) + ".")
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether the protocol is a single pass over the whole image."""
-        return self == PLAIN
-
     def describe(self) -> str:
         """Describe the protocol in words."""
         sizes = ", ".join(f"{scale:g}" for scale in self.scales)

@@ -253,7 +253,7 @@ class Segmentation:
             OSError: the file cannot be written.
         """
         chosen = check_output(path, output)
-        return write_atomically(path, self._encode(Path(path).suffix, chosen))
+        return write_atomically(path, self.encode(path, chosen))
 
     def encode(self, path: str | os.PathLike[str], output: Output | None = None) -> bytes:
         """Return the bytes of the file that `save` writes.
@@ -267,12 +267,10 @@ class Segmentation:
         """
         text = os.fspath(path)
         name = f"image{text}" if re.fullmatch(r"\.\w+", text) else text
-        return self._encode(Path(name).suffix, check_output(name, output))
-
-    def _encode(self, suffix: str, output: Output) -> bytes:
-        picture = self.render(output)
+        chosen = check_output(name, output)
+        picture = self.render(chosen)
         rgb = picture if picture.ndim == 2 else reorder_channels(picture, self.channel_order)
-        return encode(rgb, suffix, palette=choose_palette(output, self.label_set))
+        return encode(rgb, Path(name).suffix, palette=choose_palette(chosen, self.label_set))
 
 
 def check_output(path: str | os.PathLike[str], output: Output | None) -> Output:

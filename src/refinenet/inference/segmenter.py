@@ -225,7 +225,7 @@ class Segmenter:
         if valid is not None:
             labels[~valid] = self.label_set.ignore_index
         return Segmentation(
-            image=reorder_channels(as_picture(pixels, self.bands), channel_order),
+            image=reorder_channels(as_picture(pixels, self.bands) if self.bands else pixels, channel_order),
             labels=labels,
             label_set=self.label_set,
             scores=scores,
@@ -235,7 +235,7 @@ class Segmenter:
 
     def logits(self, pixels: Pixels) -> Array:
         """Run the network once on the whole image: `(H, W, 3)` uint8 RGB to logits `(K, H, W)`."""
-        return self.class_maps(resize(self._forward(pixels), pixels.shape[:2])[0])
+        return self.class_maps(resize(check_finite(self.backend(self._prepare(pixels))), pixels.shape[:2])[0])
 
     def class_maps(self, maps: Array) -> Array:
         """Return the logits or probabilities `(K, h, w)` in the maps `(C, h, w)` of a network.
@@ -250,6 +250,8 @@ class Segmenter:
         return maps if has_only_classes(self.outputs) else self._split(maps)[spec.name]
 
     def _split(self, maps: Array) -> dict[str, Array]:
+        if len(self.outputs) == 1:
+            return {self.outputs[0].name: maps}
         parts = split_maps(maps[None], self.outputs, len(self.label_set))
         return {name: part[0] for name, part in parts.items()}
 
@@ -260,20 +262,18 @@ class Segmenter:
         """Predict the maps `(C, h, w)` of all outputs for an image, from which `compose` makes the prediction."""
         survive_fork()
         size = pixels.shape[0], pixels.shape[1]
-        if self.protocol.is_plain:
-            return Logits(values=self._forward(pixels)[0], size=size, temperature=self.temperature)
         image = self._prepare(pixels)
+        if self.protocol == PLAIN:
+            return Logits(values=check_finite(self.backend(image))[0], size=size, temperature=self.temperature)
         classes = len(self.label_set)
         maps = average_outputs(self.backend, image, self.protocol, self.temperature, self.outputs, classes)
         found = check_finite(maps)
         return Logits(values=found, size=size, temperature=None)
 
-    def _forward(self, pixels: Pixels) -> Array:
-        return check_finite(self.backend(self._prepare(pixels)))
-
     def _prepare(self, pixels: Pixels) -> Array:
-        reduced = shrink_image(pixels, find_factor(pixels.shape, self.longest_side))
-        return prepare(reduced, self.backend.device)
+        if self.longest_side is not None:
+            pixels = shrink_image(pixels, find_factor(pixels.shape, self.longest_side))
+        return prepare(pixels, self.backend.device)
 
 
 def check_finite(scores: Array) -> Array:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -75,14 +74,14 @@ def largest_class(logits: Array, size: tuple[int, int]) -> Array:
 
         return tensors.largest_class(logits, size)
     (together,) = _classes_together(logits[None])
-    largest = _argmax(together)
+    largest: Places = together.argmax(-1)
     if largest.shape == tuple(size):
         return largest
     differs = _differs_from_neighbours(largest)
     if np.count_nonzero(differs) > MOSTLY_UNCLEAR * differs.size:
         labels = np.empty(size, np.intp)
         for part, block in _resize_rows(together, size):
-            labels[part] = _argmax(block)
+            labels[part] = block.argmax(-1)
         return labels
     rows, columns = (_Axis(*sides) for sides in zip(largest.shape, size, strict=True))
     labels = largest[rows.first[:, None], columns.first]
@@ -90,7 +89,8 @@ def largest_class(logits: Array, size: tuple[int, int]) -> Array:
     step = max(1, VALUES_AT_ONCE // len(logits))
     for start in range(0, len(unclear), step):
         places = unclear[start : start + step]
-        labels.reshape(-1)[places] = _argmax(_interpolate(together, rows, columns, *np.divmod(places, size[1])))
+        unmixed = _interpolate(together, rows, columns, *np.divmod(places, size[1]))
+        labels.reshape(-1)[places] = unmixed.argmax(-1)
     return labels
 
 
@@ -145,12 +145,6 @@ def _exponentials(scores: Floats, temperature: float) -> Floats:
 def _classes_together(logits: Floats) -> Floats:
     """Return `(N, K, h, w)` as `(N, h, w, K)`, contiguous; engines return them in this order, so nothing is copied."""
     return np.ascontiguousarray(logits.transpose(0, 2, 3, 1))
-
-
-def _argmax(scores: npt.NDArray[Any]) -> Places:
-    """Return the index of the largest value along the last axis, of equal ones the first."""
-    places: Places = scores.argmax(-1)
-    return places
 
 
 class _Axis:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         fit_text,
         format_share,
         hatch,
+        wrap_text,
     )
     from refinenet.io.drawing.overlay import USUAL_STYLE, OverlayStyle, blend, draw_overlay
     from refinenet.io.extras import install_extra
@@ -100,7 +101,7 @@ if TYPE_CHECKING:
         to_sixteen_bits,
         walk_names,
     )
-    from refinenet.io.images.image_headers import needs_gdal
+    from refinenet.io.images.image_headers import is_changed, needs_gdal
     from refinenet.io.images.image_sources import not_an_image
     from refinenet.io.images.isolated_decoding import DecoderEndedError, DecoderPool
     from refinenet.io.images.mask_files import read_colour_mask, read_colours, read_ids, read_mask, read_palette
@@ -114,6 +115,7 @@ if TYPE_CHECKING:
         Reading,
         ValueRange,
         check_value_range,
+        choose_reading,
         first_of_each_kind,
     )
     from refinenet.io.images.shrinking import find_factor, shrink_image, shrink_map
@@ -134,6 +136,7 @@ if TYPE_CHECKING:
     from refinenet.io.raster.ground_area import read_pixel_area
     from refinenet.io.raster.reader import RasterReader, is_installed, needs_windows, open_upright
     from refinenet.io.raster.writer import TIFF_SUFFIXES, TILE, RasterWriter, check_suffix, open_target
+    from refinenet.io.recent_times import WARM_UP, RecentTimes
     from refinenet.io.sealed_folder import check_names, damage_described, read_checksummed, read_step, write_checksummed
     from refinenet.io.tables import Row, check_table, to_frame, write_table
 else:
@@ -160,6 +163,7 @@ __all__ = [
     "TILE",
     "TRACING",
     "USUAL_STYLE",
+    "WARM_UP",
     "Array",
     "Band",
     "BandReader",
@@ -180,6 +184,7 @@ __all__ = [
     "RasterReader",
     "RasterWriter",
     "Reading",
+    "RecentTimes",
     "Row",
     "StopRequest",
     "ThreadLock",
@@ -196,6 +201,7 @@ __all__ = [
     "check_suffix",
     "check_table",
     "check_value_range",
+    "choose_reading",
     "choose_shown",
     "choose_threads",
     "clear_errors",
@@ -222,6 +228,7 @@ __all__ = [
     "hatch",
     "in_words",
     "install_extra",
+    "is_changed",
     "is_first_process",
     "is_installed",
     "is_interrupted",
@@ -294,6 +301,7 @@ __all__ = [
     "used_addresses",
     "walk_names",
     "was_empty",
+    "wrap_text",
     "write",
     "write_atomically",
     "write_checksummed",

@@ -23,12 +23,12 @@ from rich.progress import (
     Task,
     TaskID,
     TextColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 from rich.text import Text
 
 from refinenet.io.files import quote_controls
+from refinenet.io.recent_times import Pace
 
 
 class _LastingStream(io.FileIO):
@@ -121,13 +121,13 @@ def check_output(*, is_result: bool = False) -> None:
 class _WordsColumn(ProgressColumn):
     """Column with a plain text of each task, without markup or control characters."""
 
-    def __init__(self, read: Callable[[Task], object]) -> None:
+    def __init__(self, read: Callable[[Task], object], style: str = "") -> None:
         super().__init__()
-        self._read = read
+        self._read, self._style = read, style
 
     def render(self, task: Task) -> Text:
         """Return the text of a task."""
-        return Text(quote_controls(self._read(task)))
+        return Text(quote_controls(self._read(task)), self._style)
 
 
 def _describe_status(task: Task) -> str:
@@ -165,12 +165,64 @@ _SILENCE = _Silence()
 """Of this process, as its standard error is one stream."""
 
 
-class LineProgress(Progress):
+class _PacedProgress(Progress):
+    """Progress whose remaining times follow from recent steps, without those of the warm-up."""
+
+    def __init__(self, *columns: ProgressColumn, **options: Any) -> None:
+        super().__init__(*columns, **options)
+        self._paces: dict[TaskID, Pace] = {}
+
+    def add_task(self, description: str, *arguments: Any, **options: Any) -> TaskID:
+        """Add a task; see `progress_bar`."""
+        task_id = super().add_task(description, *arguments, **options)
+        self._paces[task_id] = Pace(time.monotonic(), self._tasks[task_id].completed)
+        return task_id
+
+    def update(self, task_id: TaskID, *arguments: Any, **options: Any) -> None:
+        """Update a task."""
+        super().update(task_id, *arguments, **options)
+        self._paces[task_id].note(time.monotonic(), self._tasks[task_id].completed)
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        """Advance a task."""
+        super().advance(task_id, advance)
+        self._paces[task_id].note(time.monotonic(), self._tasks[task_id].completed)
+
+    def find_left(self, task: Task) -> float | None:
+        """Return the remaining seconds of a task; None while they are unknown."""
+        pace = self._paces.get(task.id)  # a task may be drawn while it is added
+        return None if task.remaining is None or pace is None else pace.remaining(task.remaining)
+
+
+class _BarProgress(_PacedProgress):
+    """Progress as bars on a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(
+            _WordsColumn(lambda task: task.description),
+            BarColumn(bar_width=12),  # a line of training then fits into 80 columns
+            MofNCompleteColumn(),
+            _WordsColumn(_describe_status),
+            _WordsColumn(self._describe_left, style="progress.remaining"),
+            TextColumn("left"),
+            console=console,
+            transient=True,
+        )
+
+    def _describe_left(self, task: Task) -> str:
+        seconds = 0.0 if task.finished else self.find_left(task)
+        if seconds is None:
+            return "-:--:--"
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+class LineProgress(_PacedProgress):
     """Progress in plain lines, for a standard error that is a file or a pipe: after ten seconds, then rarely."""
 
     def __init__(self) -> None:
         super().__init__(console=Console(stderr=True))
-        self._starts: dict[TaskID, tuple[float, float]] = {}
+        self._starts: dict[TaskID, float] = {}
 
     def start(self) -> None:
         """Draw nothing."""
@@ -181,7 +233,7 @@ class LineProgress(Progress):
     def add_task(self, description: str, *arguments: Any, **options: Any) -> TaskID:
         """Add a task; see `progress_bar`."""
         task = super().add_task(description, *arguments, **options)
-        self._starts[task] = time.monotonic(), self._tasks[task].completed
+        self._starts[task] = time.monotonic()
         return task
 
     def update(self, task_id: TaskID, *arguments: Any, **options: Any) -> None:
@@ -195,18 +247,16 @@ class LineProgress(Progress):
         self._report(task_id)
 
     def _report(self, task_id: TaskID) -> None:
-        started, _ = self._starts[task_id]
-        if not self._tasks[task_id].finished and _SILENCE.is_long(started):
-            _SILENCE.break_with(self._describe(self._tasks[task_id], *self._starts[task_id]))
+        if not self._tasks[task_id].finished and _SILENCE.is_long(self._starts[task_id]):
+            _SILENCE.break_with(self._describe(self._tasks[task_id]))
 
-    def _describe(self, task: Task, started: float, completed: float) -> str:
+    def _describe(self, task: Task) -> str:
         """Return a line such as "Evaluating on mine val: 12 of 40 images, 0.8 images/s; 35 s left"."""
         unit, each = task.fields.get("unit", ""), task.fields.get("each", 1)
         total = "" if task.total is None else f" of {task.total * each:,.0f}"
         count = f"{task.completed * each:,.0f}{total} {unit}".rstrip()
-        left, done = task.fields.get("left"), task.completed - completed
-        if left is None and task.total is not None and done > 0:
-            seconds = (time.monotonic() - started) / done * (task.total - task.completed)
+        left, seconds = task.fields.get("left"), self.find_left(task)
+        if left is None and seconds is not None:
             left = f"{in_words(seconds)} left"
         status = task.fields["status"]
         known = count if status in ("", unit) else f"{count}, {status}"
@@ -221,19 +271,9 @@ def progress_bar(enabled: bool) -> Progress:
     a step, and `left` replaces the remaining time of the task.
     """
     console = Console(stderr=True)
-    if enabled and not console.is_terminal:
-        return LineProgress()
-    return Progress(
-        _WordsColumn(lambda task: task.description),
-        BarColumn(bar_width=12),  # a line of training then fits into 80 columns
-        MofNCompleteColumn(),
-        _WordsColumn(_describe_status),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-        console=console,
-        disable=not enabled,
-        transient=True,
-    )
+    if not enabled:
+        return Progress(console=console, disable=True)
+    return _BarProgress(console) if console.is_terminal else LineProgress()
 
 
 def in_words(seconds: float) -> str:

@@ -153,7 +153,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         # Content first, then the name: a rename that reaches the disk before the content would leave an empty file.
         with _naming(target):
-            _flush(temporary)
+            with temporary.open("r+b") as stream:
+                os.fsync(stream.fileno())
             temporary.replace(place)
     flush_folder(place.parent)
 
@@ -247,11 +248,6 @@ def _refuse_no_file(target: Path) -> None:
         raise IsADirectoryError(f"Cannot write {target}: it is a folder. Choose a file in it.")
     if not stat.S_ISREG(mode):
         raise ValueError(f"Cannot write {target}: it is a pipe or a device. Choose a file.")
-
-
-def _flush(path: Path) -> None:
-    with path.open("r+b") as stream:
-        os.fsync(stream.fileno())
 
 
 def write_new(path: Path, content: bytes) -> None:

@@ -1,9 +1,9 @@
 """Labels with a model's help: it proposes, a person corrects in a tool, and the corrected labels join the dataset.
 
 Begin with `ranking.run.rank_images`, which chooses the images to label next; `drafts.write_labels`, which writes what a
-model predicts in the formats of annotation tools (`formats/`); `taking.take_labels`, which reads a tool's export and
-puts what a person changed into a dataset; and `errors.run.find_label_errors`, which finds labels that are
-likely wrong.
+model predicts in the formats of annotation tools (`formats/`); `corrector.run.correct_labels`, in which a person
+corrects drafts in the browser; `taking.take_labels`, which reads a tool's export and puts what a person changed into a
+dataset; and `errors.run.find_label_errors`, which finds labels that are likely wrong.
 """
 
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from refinenet._lazy import attach
 
 if TYPE_CHECKING:
+    from refinenet.labelling.corrector.run import correct_labels
     from refinenet.labelling.drafts import describe_drafts, write_labels
     from refinenet.labelling.errors.fold_settings import check_fold_settings
     from refinenet.labelling.errors.run import Folds, find_label_errors
@@ -23,6 +24,7 @@ __all__ = [
     "Folds",
     "Taken",
     "check_fold_settings",
+    "correct_labels",
     "describe_drafts",
     "find_label_errors",
     "rank_images",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.doctor import write_classes
 from refinenet.datasets.folder import Layout, MaskEncoding, find_encoding, find_layout, find_pair, of_ids, open_split
 from refinenet.datasets.formats.lookup import CLASSES_FILE
-from refinenet.datasets.split import group_stems, split_folder
+from refinenet.datasets.split import group_stems, split_stems, write_lists
 from refinenet.io.files import write_atomically
 from refinenet.io.images.codec import write
 from refinenet.io.images.mask_files import read_palette
@@ -77,36 +77,53 @@ class GrowingDataset:
         has_both = {member.split for member in self.members.values()} >= {"train", "val"}
         return self.layout is not None and self.layout.is_dealt and has_both
 
-    def choose_splits(self, stems: Sequence[str], group: str | None, val: float) -> dict[str, str]:
+    def choose_splits(
+        self, stems: Sequence[str], group: str | None, val: float, training: Collection[str] = ()
+    ) -> dict[str, str]:
         """Choose the splits of new samples: that of their group or, for new groups, one that keeps the share of "val".
 
         Args:
             stems: Stems of the new samples.
             group: Regular expression whose first group is common to related images, as for `split_folder`.
             val: Share of images for validation.
+            training: Those of them that may only be in "train".
 
         Returns:
-            The split of each; empty for a folder without validation images, for which `divide` writes lists.
+            The split of each, without those of `training` whose group is in another one; empty for a folder without
+            validation images, for which `plan_lists` splits all.
 
         Raises:
             ValueError: The regular expression is invalid, or finds nothing in a stem.
         """
-        if self.layout is None or (self.layout.is_dealt and not self.keeps_deal):
+        if not self.has_splits:
             return {}
+        assert self.layout is not None
         groups = group_stems([*self.members, *stems], group)
         counts = dict.fromkeys(self.layout.splits, 0)
         for member in self.members.values():
             counts[member.split] += 1
-        wanted, chosen = set(stems), dict[str, str]()
+        wanted, bound, chosen = set(stems), set(training), dict[str, str]()
         order = sorted(groups, key=lambda key: hashlib.sha256(key.encode()).digest())
         for key in order:
             new = [stem for stem in groups[key] if stem in wanted]
             homes = [self.members[stem].split for stem in groups[key] if stem in self.members]
-            if new:
-                split = max(sorted(set(homes)), key=homes.count) if homes else self._balance(counts, len(new), val)
-                counts[split] += len(new)
-                chosen |= dict.fromkeys(new, split)
+            if not new:
+                continue
+            if homes:
+                split = max(sorted(set(homes)), key=homes.count)
+            elif "train" in counts and not bound.isdisjoint(new):
+                split = "train"
+            else:
+                split = self._balance(counts, len(new), val)
+            placed = [stem for stem in new if split == "train" or stem not in bound]
+            counts[split] += len(placed)
+            chosen |= dict.fromkeys(placed, split)
         return chosen
+
+    @property
+    def has_splits(self) -> bool:
+        """Whether it has splits that new samples can join."""
+        return self.layout is not None and (not self.layout.is_dealt or self.keeps_deal)
 
     def _balance(self, counts: Mapping[str, int], size: int, val: float) -> str:
         """Return the split for a new group of a size: "val" while it would not exceed its share."""
@@ -139,7 +156,7 @@ class GrowingDataset:
         if encoding.kind == "colours":
             write(path, _paint(labels, encoding))
             return
-        if encoding.values == tuple(range(len(label_set))):
+        if not encoding.merged and encoding.values == tuple(range(len(label_set))):
             write(path, labels, palette=self._palette if label_set.dtype is np.uint8 else None)
             return
         table = np.full(label_set.ignore_index + 1, label_set.ignore_index, np.uint16)
@@ -160,13 +177,27 @@ class GrowingDataset:
         places = [folder / f"{name}.txt" for folder in (self.root, self.root / _VOC_LISTS) for name in names]
         return next((path for path in places if path.is_file()), None)
 
-    def divide(self, group: str | None, val: float) -> Mapping[str, tuple[str, ...]]:
-        """Write the lists of a folder that has none, as `refinenet data split` does.
+    def plan_lists(
+        self, stems: Sequence[str], group: str | None, val: float, training: Collection[str] = ()
+    ) -> Mapping[str, tuple[str, ...]]:
+        """Split all samples of a folder without splits, with new ones, as `refinenet data split` does.
+
+        Args:
+            stems: Stems of the new samples.
+            group: As for `choose_splits`.
+            val: The same.
+            training: The same.
+
+        Returns:
+            The stems of each split; empty for fewer than two samples.
 
         Raises:
-            ValueError: There are too few images or groups.
+            ValueError: There are too few groups.
         """
-        return split_folder(self.root, val=val, group=group)
+        both = sorted({*self.members, *stems})
+        if len(both) < 2:
+            return {}
+        return split_stems(both, val=val, group=group, training=training, place=str(self.root))
 
 
 _VOC_LISTS = Path("ImageSets/Segmentation")
@@ -297,6 +328,10 @@ class Installation:
             new = sorted(stem for stem, name in splits.items() if name == split and stem not in listed)
             end = "" if text.endswith("\n") or not text else "\n"
             write_atomically(path, f"{text}{end}{''.join(f'{stem}{chr(10)}' for stem in new)}".encode())
+
+    def write_lists(self, splits: Mapping[str, Sequence[str]]) -> None:
+        """Write the lists of a folder that has none."""
+        write_lists(self._dataset.root, splits)
 
     def write_classes(self) -> None:
         """Write the classes of a new dataset."""

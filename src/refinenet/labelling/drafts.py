@@ -31,6 +31,8 @@ from refinenet.labels import LabelMap, LabelSet
 RECORD_FILE = "drafts.json"
 PREDICTED = "predicted"
 """Folder of the ids that a model predicted."""
+SUSPECTS = "suspects"
+"""Origin of drafts that are proposals of `find_label_errors`."""
 SIMPLIFY = 1.0
 MIN_AREA = 20
 _VERSION = 1
@@ -44,7 +46,16 @@ class DraftImage:
     """Its path below the folder of images, with "/" between folders, and with its suffix."""
     file: Path
     ids: Path
-    """The PNG of its ids, as predicted."""
+    """The PNG of its ids, as predicted; of suspects, the labels of the dataset."""
+    proposal: Path | None = None
+    """The PNG of the ids that are to be corrected, where they are not those that count as unchanged: of suspects, the
+    labels with the models' classes in the suspect regions."""
+    reasons: str = ""
+    """Why a person should look at it, in words."""
+    sample: str = ""
+    """Of suspects, the name of the image in the dataset, with its split in front."""
+    regions: Path | None = None
+    """Of suspects, the PNG of the numbers of its suspect regions."""
 
     @property
     def stem(self) -> str:
@@ -64,6 +75,11 @@ class DraftSet:
     images: tuple[DraftImage, ...]
     failed: Mapping[str, str]
     """The reason for each image that has no draft."""
+
+    @property
+    def origin_is_suspects(self) -> bool:
+        """Whether these are proposals of `find_label_errors`."""
+        return self.options.origin == SUSPECTS
 
     @property
     def files(self) -> Path:
@@ -94,10 +110,6 @@ class DraftSet:
     def save(self) -> None:
         """Write `drafts.json`."""
         options = self.options
-        images = [
-            {"name": image.name, "file": _relative(image.file, self.folder), "ids": _relative(image.ids, self.folder)}
-            for image in self.images
-        ]
         values = {
             "format_version": _VERSION,
             "format": self.format,
@@ -109,9 +121,16 @@ class DraftSet:
             "origin": options.origin,
             "min_area": self.min_area,
             "failed": dict(self.failed),
-            "images": images,
+            "images": [_record(image, self.folder) for image in self.images],
         }
         write_atomically(self.folder / RECORD_FILE, (write_json(values) + "\n").encode())
+
+
+def _record(image: DraftImage, folder: Path) -> dict[str, str]:
+    files = {"file": image.file, "ids": image.ids, "proposal": image.proposal, "regions": image.regions}
+    places = {key: _relative(path, folder) for key, path in files.items() if path is not None}
+    words = {"sample": image.sample, "reasons": image.reasons}
+    return {"name": image.name, **places, **{key: text for key, text in words.items() if text}}
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -145,10 +164,7 @@ def open_drafts(folder: Path) -> DraftSet:
             image_prefix=str(values["image_prefix"]),
             origin=str(values["origin"]),
         )
-        images = tuple(
-            DraftImage(name=str(one["name"]), file=folder / str(one["file"]), ids=folder / str(one["ids"]))
-            for one in values["images"]
-        )
+        images = tuple(_read_record(one, folder) for one in values["images"])
         return DraftSet(
             folder=folder,
             format=check_format(values["format"]),
@@ -159,6 +175,19 @@ def open_drafts(folder: Path) -> DraftSet:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): write the drafts again.") from error
+
+
+def _read_record(values: Mapping[str, Any], folder: Path) -> DraftImage:
+    proposal, regions = (folder / str(values[key]) if key in values else None for key in ("proposal", "regions"))
+    return DraftImage(
+        name=str(values["name"]),
+        file=folder / str(values["file"]),
+        ids=folder / str(values["ids"]),
+        proposal=proposal,
+        reasons=str(values.get("reasons", "")),
+        sample=str(values.get("sample", "")),
+        regions=regions,
+    )
 
 
 def check_format(name: object) -> FormatName:
@@ -202,6 +231,7 @@ def write_labels(
     first_id: int = 1,
     image_prefix: str | None = None,
     recursive: bool = False,
+    names: Mapping[Path, str] | None = None,
     progress: bool = True,
 ) -> DraftSet:
     """Write draft labels for images, in the format of an annotation tool, to be corrected by a person.
@@ -223,6 +253,8 @@ def write_labels(
         image_prefix: For Label Studio, the prefix of the image URLs; by default "/data/local-files/?d=FOLDER/"
             with the name of the folder of images.
         recursive: Whether to include subfolders.
+        names: Names of images in the tool and in a dataset, with "/" between folders and with their suffix, by their
+            files; by default their paths below the folder of images, and in a list as the list has them.
         progress: Whether to show progress on standard error.
 
     Returns:
@@ -249,8 +281,9 @@ def write_labels(
         found = _predict(model, named, folder / PREDICTED, min_confidence, recursive=recursive, progress=progress)
     else:
         found = _copy_masks(Path(cast("str", masks)), named, folder / PREDICTED, options, recursive=recursive)
+    images_found = tuple(replace(image, name=(names or {}).get(image.file, image.name)) for image in found[0])
     drafts = DraftSet(
-        folder=folder, format=name, options=options, min_area=min_area, images=tuple(found[0]), failed=found[1]
+        folder=folder, format=name, options=options, min_area=min_area, images=images_found, failed=found[1]
     )
     return convert(drafts, progress=progress)
 

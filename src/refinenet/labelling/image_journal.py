@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from refinenet.deployment import Options, find_setting_changes, write_repeated, write_value
 from refinenet.io.files import make_folders, write_atomically
 from refinenet.io.processes.locks import sole_owner
 
@@ -79,46 +80,53 @@ def _refuse_others(path: Path, settings: Mapping[str, Any]) -> None:
         recorded = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): choose another folder, or delete it to begin again.") from error
-    wanted = json.loads(json.dumps(settings))
-    recorded = recorded if isinstance(recorded, dict) else {}
-    differing = [key for key in wanted if recorded.get(key) != wanted[key]]
-    if "model_sha256" in differing:  # which has a temperature of its own
-        differing = [key for key in differing if key != "temperature"]
-    if differing:
-        changes = "; ".join(_describe_change(key, recorded.get(key), wanted[key]) for key in differing)
+    before = _flatten(recorded if isinstance(recorded, dict) else {})
+    now = _flatten(json.loads(json.dumps(settings)))
+    changes = find_setting_changes(before, now, options=_list_options([*before, *now]))
+    if changes:
         raise ValueError(
-            f"{path.parent} holds results of other settings: {changes}. Choose another folder (--output), or delete "
-            f"{path.name} there to begin again."
+            f"The results in {path.parent} were made {' and '.join(changes)}. Choose another folder (--output), or "
+            f"delete {path.name} there to begin again."
         )
 
 
-_WORDS = {
-    "dataset": "the dataset",
-    "models": "--model",
-    "splits": "the splits (--split)",
-    "folds": "--folds",
-    "group": "--group",
-    "network": "the network (--size or --start)",
-    "settings": "the settings (--epochs and --set)",
+def _flatten(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Return settings in groups as one mapping, with names such as "network.decoder.widths".
+
+    Settings of trainings are texts, so that `flip=false` is another setting than none.
+    """
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            found |= _flatten(value, f"{above}{name}.")
+        else:
+            found[f"{above}{name}"] = json.dumps(value) if above == "settings." else value
+    return found
+
+
+def _list_options(names: Iterable[str]) -> Options:
+    """Return how settings are given on the command line: "settings.epochs" is --set epochs."""
+    options = dict(_OPTIONS)
+    for name in names:
+        group, _, key = name.partition(".")
+        if group in _GROUPS and key:
+            options.setdefault(name, _GROUPS[group](key))
+    return options
+
+
+_OPTIONS: Options = {
+    "dataset": write_value("the dataset"),
+    "splits": write_repeated("--split"),
+    "folds": write_value("--folds"),
+    "group": write_repeated("--group"),
+    "network.size": write_value("--size"),
+    "network.model": write_repeated("--start"),
 }
-
-
-def _describe_change(key: str, before: object, now: object) -> str:
-    """Return a changed setting in the words of the command line."""
-    if key == "model_sha256":
-        return "--model is another model"
-    return f"{_WORDS.get(key, key)}: {_in_words(before):.80} before, {_in_words(now):.80} now"
-
-
-def _in_words(value: object) -> str:
-    """Return a value as text: nothing as "not given", several as a list, settings as NAME=VALUE."""
-    if value is None or value in ([], {}):
-        return "not given"
-    if isinstance(value, dict):
-        return ", ".join(f"{name}={'None' if each is None else _in_words(each)}" for name, each in value.items())
-    if isinstance(value, list):
-        return ", ".join(map(_in_words, value))
-    return value if isinstance(value, str) else json.dumps(value)
+_GROUPS: Mapping[str, Callable[[str], Callable[[Any], str]]] = {
+    "network": lambda key: write_value(f"network.{key}"),
+    "settings": lambda key: lambda value: f"--set {key}={value}",
+    "models": lambda file: lambda digest: f"--model {file} ({str(digest)[:8]})",
+}
 
 
 def _read(path: Path) -> dict[str, Entry]:

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from refinenet.datasets.folder import name_split
 from refinenet.io.images.codec import decode
 from refinenet.io.images.image_files import IMAGE_SUFFIXES, walk_names
 from refinenet.labelling.dataset_growth import GrowingDataset
@@ -84,12 +85,15 @@ class ImageMatcher:
             ValueError: No item has an image.
         """
         matched, reasons = [], dict(self._export.skipped)
+        first: dict[str, str] = {}
         for item in self._export.items:
             found = self._find(item)
-            if isinstance(found, MatchedImage):
-                matched.append(found)
-            else:
+            if isinstance(found, str):
                 reasons[item] = found
+            elif (other := first.setdefault(found.stem, item)) != item:
+                reasons[item] = f"{other} has labels for the same image: delete one of them"
+            else:
+                matched.append(found)
         if not matched:
             item, reason = next(iter(reasons.items()), ("no image", "the export is empty"))
             raise ValueError(f"{self._export.path} has no labels that can be taken. {item}: {reason}.")
@@ -106,7 +110,12 @@ class ImageMatcher:
         if member is None and image is not None:
             member = self._find_twin(image)
         elif member is not None and draft is not None and image is not None and not self._shows(member, image):
-            return f"the dataset has another image of the name {member}: rename one of them"
+            other, member = member, self._find_twin(image)
+            if member is None:
+                free = self._find_free_stem(stem, image)
+                if free is None:
+                    return f"the dataset has another image of the name {other}: rename one of them"
+                stem = free
         if member is None and image is None:
             return "there is no image of this name: pass its folder (--images), or the drafts (--drafts)"
         return MatchedImage(item, member or stem, draft, image)
@@ -118,6 +127,18 @@ class ImageMatcher:
             self._images.get(self._image_stems.find(stem) or ""),
         )
         return next((path for path in places if path is not None and path.is_file()), None)
+
+    def _find_free_stem(self, stem: str, image: Path) -> str | None:
+        """Return a stem that the dataset does not have: this one, or one below the name of the image's folder.
+
+        None if that name is taken, too, or would look like a split.
+        """
+        if stem not in self._dataset.members:
+            return stem
+        folder = image.resolve().parent.name
+        longer = f"{folder}/{stem}"
+        is_usable = bool(folder) and name_split(folder) not in ("train", "val", "test")
+        return longer if is_usable and longer not in self._dataset.members else None
 
     def _find_twin(self, image: Path) -> str | None:
         """Return the sample whose image file has the same bytes."""

@@ -1,7 +1,9 @@
 """Import of corrected labels into a dataset: only what changed, after checks, with copies of replaced files and a log.
 
 Changes are found by comparison with the drafts: pixels that come back unchanged keep the dataset's labels or, in new
-images, the predicted ones, so that a simplified polygon that nobody touched changes nothing.
+images, the predicted ones, so that a simplified polygon that nobody touched changes nothing. What comes back exactly as
+proposed is no evidence that anybody looked at it: such a draft may train but not validate, and such a proposal of
+`label errors` changes no label, unless the tool or the caller says that the image was reviewed.
 
 Shape letters: H height, W width.
 """
@@ -20,24 +22,26 @@ from typing import Any, Literal
 
 import numpy as np
 
-from refinenet.datasets import doctor
-from refinenet.datasets.folder import of_ids
-from refinenet.datasets.formats import is_background, is_void
-from refinenet.datasets.formats.lookup import CLASSES_FILE
+from refinenet.datasets import group_stems
+from refinenet.datasets.formats import Renames, is_background, is_void
 from refinenet.io.console import print_note, progress_bar
-from refinenet.io.images.mask_files import read_mask
+from refinenet.labelling.corrector.corrections import CORRECTED, find_corrected
 from refinenet.labelling.dataset_growth import (
     BEFORE,
     VAL_SHARE,
     GrowingDataset,
     Installation,
-    Placed,
     open_growing,
 )
 from refinenet.labelling.drafts import DraftSet, open_drafts, render
+from refinenet.labelling.errors.decisions import SUFFIX as DECISIONS
+from refinenet.labelling.errors.decisions import read_decisions
 from refinenet.labelling.formats.base import ToolExport, translate
 from refinenet.labelling.formats.table import open_export
 from refinenet.labelling.image_matching import ImageMatcher, MatchedImage
+from refinenet.labelling.proposals import read_proposals
+from refinenet.labelling.renaming import Renaming, rename_classes
+from refinenet.labelling.staging import Staging
 from refinenet.labels import LabelMap, LabelSet, voc_colours
 
 Action = Literal["new", "changed", "unchanged", "left out"]
@@ -57,6 +61,11 @@ class TakenImage:
     """The same by classes, such as {"road > car": 120}."""
     is_draft: bool = False
     """Whether it is new, and its labels are the draft as it was written."""
+    is_reviewed: bool = False
+    """Whether a person is known to have looked at it: something was changed, or the tool or the caller says so."""
+    withdrawn: int = 0
+    """Number of proposals of `label errors` that came back exactly as proposed and unreviewed, so that their labels
+    stay."""
     reason: str = ""
     """Why it was left out."""
 
@@ -69,6 +78,8 @@ class TakenImage:
             "pixels": self.pixels,
             "changes": dict(self.changes),
             "is_draft": self.is_draft or "",
+            "is_reviewed": self.is_reviewed if self.is_draft else "",
+            "withdrawn": self.withdrawn or "",
             "reason": self.reason,
         }
         return {key: value for key, value in values.items() if value not in ("", {}) or key in ("image", "action")}
@@ -107,6 +118,8 @@ def take_labels(
     images: str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] | None = None,
     only_corrected: bool = False,
+    reviewed: bool = False,
+    rename: Mapping[str, str] | None = None,
     group: str | None = None,
     val: float = VAL_SHARE,
     check: bool = True,
@@ -118,37 +131,63 @@ def take_labels(
     dataset, and `labels_taken.jsonl` there gets a line for each image. A second call with the same export changes
     nothing.
 
+    New images whose draft came back exactly as it was written join "train", because a model that is measured on them
+    would be measured by its own predictions; where the images related to them are in another split, they are left out.
+    Proposals of `find_label_errors` that came back exactly as proposed are withdrawn: the dataset keeps its labels.
+    Neither applies to images that a person is known to have looked at (`reviewed`, or a task submitted in Label
+    Studio).
+
     Args:
-        export: A folder, a zip archive or a JSON file, in any format of `FORMATS`.
+        export: A folder, a zip archive or a JSON file, in any format of `FORMATS`; or the folder that was given to
+            `correct_labels`, of which the accepted masks are taken; or the table of decisions that the page
+            `suspects.html` has saved, with the folder of the search as `drafts`.
         into: The dataset's folder; if missing, it is created with `images/`, `masks/`, `classes.yaml` and lists of the
             splits.
         drafts: The folder that `write_labels` wrote; it records where the images are, and shows which
-            pixels were changed.
+            pixels were changed. Not needed after `correct_labels`.
         images: Folder of the images, for those that neither the dataset nor `drafts` nor the export has.
         output: New or empty folder for a copy of the dataset, which is changed instead of the original.
         only_corrected: Whether to skip images whose draft labels came back unchanged.
+        reviewed: Whether a person has looked at all images of the export, so that unchanged drafts and proposals are
+            correct.
+        rename: The class of the dataset for labels of other names: `{"person": "Pedestrian"}`. Several labels may
+            become one class, and "void" leaves pixels without a class.
         group: As for `refinenet data split`: new images join the split of their group.
         val: Share of images for validation, which new groups preserve.
         check: Whether to refuse labels in which the doctor finds errors that would stop training.
         progress: Whether to show progress on standard error.
 
     Raises:
-        ValueError: The export or the dataset is damaged or not recognised, a label is not a class of the dataset, or
-            the doctor found errors that would stop training; nothing was changed.
+        ValueError: The export or the dataset is damaged or not recognised, a label is not a class of the dataset, a
+            label to rename does not exist, the doctor found errors that would stop training, or only unchanged drafts
+            could validate in a new dataset; nothing was changed.
         FileExistsError: `output` is not empty.
         FileNotFoundError: The export or the drafts are missing.
         OSError: A file cannot be read or written.
     """
+    corrected = find_corrected(Path(export))
+    if corrected is not None:
+        export, drafts = corrected, corrected.parent
     known = None if drafts is None else open_drafts(Path(drafts))
-    if only_corrected and known is None:
-        raise ValueError("only_corrected needs drafts: only they say what was proposed.")
+    is_corrector = known is not None and Path(export).resolve() == (known.folder / CORRECTED).resolve()
+    if known is not None and is_corrector:
+        # The corrector shows the ids themselves, not as the format of another tool would hold them.
+        known = replace(known, format="png", options=replace(known.options, shapes="masks"))
+    if (only_corrected or reviewed) and known is None:
+        name = "only_corrected" if only_corrected else "reviewed"
+        raise ValueError(f"{name} needs drafts: only they say what was proposed.")
     with tempfile.TemporaryDirectory(prefix="refinenet-") as temporary:
         scratch = Path(temporary)
-        found = open_export(Path(export), scratch / "export")
+        is_table = Path(export).suffix.lower() == DECISIONS and Path(export).is_file()
+        found = read_decisions(Path(export), known) if is_table else open_export(Path(export), scratch / "export")
+        if reviewed or is_corrector:  # there each mask was accepted by a person
+            found = replace(found, reviewed=frozenset(found.items))
+        renames = Renames(rename or {}, "rename (--rename)")
+        renames.check([*found.label_names, *(known.options.label_set.names if known is not None else ())])
         root = _copy(Path(into), output)
-        dataset = open_growing(root, _new_label_set(found, known))
+        dataset = open_growing(root, _new_label_set(found, known, renames))
         print_note(_describe_new(root, dataset.label_set), enabled=progress and dataset.layout is None)
-        taking = _Taking(found, dataset, known, scratch, only_corrected=only_corrected, group=group, val=val)
+        taking = _Taking(found, dataset, known, scratch, renames, only_corrected=only_corrected, group=group, val=val)
         return taking.run(None if images is None else Path(images), check=check, progress=progress)
 
 
@@ -164,11 +203,12 @@ def _copy(into: Path, output: str | os.PathLike[str] | None) -> Path:
     return target
 
 
-def _new_label_set(export: ToolExport, drafts: DraftSet | None) -> LabelSet:
+def _new_label_set(export: ToolExport, drafts: DraftSet | None, renames: Renames) -> LabelSet:
     """Return the classes of a new dataset: those of the model, or the export's labels in alphabetical order."""
     if drafts is not None:
-        return drafts.options.label_set
-    labels = sorted({label for label in export.label_names if not is_background(label) and not is_void(label)})
+        return rename_classes(drafts.options.label_set, renames)
+    found = set(map(renames.apply, export.label_names))
+    labels = sorted(label for label in found if not is_background(label) and not is_void(label))
     names = ("background", *labels)
     return LabelSet(names=names, colours=voc_colours(len(names)))
 
@@ -176,6 +216,20 @@ def _new_label_set(export: ToolExport, drafts: DraftSet | None) -> LabelSet:
 def _describe_new(root: Path, label_set: LabelSet) -> str:
     rest = "background" if any(map(is_background, label_set.names)) else "void, which is no class"
     return f"{root} is new. Its classes are {', '.join(label_set.names)}; pixels that nobody labelled become {rest}."
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Merged:
+    """What the labels of an image become."""
+
+    labels: LabelMap
+    """`(H, W)` ids."""
+    draft: LabelMap | None = None
+    """The draft in the dataset's classes; None without one."""
+    is_corrected: bool = True
+    """Whether a person changed something."""
+    withdrawn: int = 0
+    """As in `TakenImage`."""
 
 
 class _Taking:
@@ -187,6 +241,7 @@ class _Taking:
         dataset: GrowingDataset,
         drafts: DraftSet | None,
         scratch: Path,
+        renames: Renames,
         *,
         only_corrected: bool,
         group: str | None,
@@ -194,7 +249,8 @@ class _Taking:
     ) -> None:
         self._export, self._dataset, self._drafts, self._scratch = export, dataset, drafts, scratch
         self._only_corrected, self._group, self._val = only_corrected, group, val
-        self._staged = _Staging(scratch / "staged", dataset.label_set)
+        self._staged = Staging(scratch / "staged", dataset.label_set)
+        self._renaming = Renaming(dataset.label_set, renames)
 
     def run(self, images: Path | None, *, check: bool, progress: bool) -> Taken:
         """Find the images, read their labels, check them, and write them."""
@@ -213,61 +269,81 @@ class _Taking:
         """Compute the labels of an image, and put them aside for the doctor; nothing is put aside if they are equal."""
         member = self._dataset.members.get(found.stem)
         before = None if member is None else member.read_labels()
-        labels, is_corrected, base = self._merge(found, before)
-        old = base if before is None else before
-        name, split = found.stem, "" if member is None else member.split
-        if self._only_corrected and not is_corrected:
-            return TakenImage(name=name, action="left out", split=split, reason="its draft came back unchanged")
-        changes = {} if old is None else _count_changes(old, labels, self._dataset.label_set)
-        pixels = sum(changes.values())
-        if before is not None and not pixels:
-            return TakenImage(name=name, action="unchanged", split=split)
+        merged = self._merge(found, before)
+        old = merged.draft if before is None else before
+        taken = TakenImage(
+            name=found.stem,
+            action="unchanged",
+            split="" if member is None else member.split,
+            is_reviewed=merged.is_corrected or found.item in self._export.reviewed,
+            withdrawn=merged.withdrawn,
+        )
+        if self._only_corrected and not merged.is_corrected:
+            return replace(taken, action="left out", reason="its draft came back unchanged")
+        changes = {} if old is None else _count_changes(old, merged.labels, self._dataset.label_set)
+        if before is not None and not changes:
+            return taken
         image = member.dataset.image_file(found.stem) if member is not None else found.image
         assert image is not None
-        self._staged.add(found.stem, image, labels)
+        self._staged.add(found.stem, image, merged.labels)
+        is_draft = member is None and merged.draft is not None and not merged.is_corrected
         action: Action = "new" if member is None else "changed"
-        is_draft = action == "new" and base is not None and not is_corrected
-        return TakenImage(name=name, action=action, split=split, pixels=pixels, changes=changes, is_draft=is_draft)
+        return replace(taken, action=action, pixels=sum(changes.values()), changes=changes, is_draft=is_draft)
 
-    def _merge(self, found: MatchedImage, before: LabelMap | None) -> tuple[LabelMap, bool, LabelMap | None]:
-        """Return an image's labels, whether a person changed them, and the draft in the dataset's classes if any.
+    def _merge(self, found: MatchedImage, before: LabelMap | None) -> _Merged:
+        """Compare an image's labels with its draft and those of the dataset.
 
         Raises:
             ValueError: The labels have another size than the image, or a label is no class.
         """
-        label_set = self._dataset.label_set
-        corrected = self._export.read(found.item, label_set)
+        label_set, renaming = self._dataset.label_set, self._renaming
+        corrected = renaming.apply(self._export.read(found.item, renaming.wide))
         if before is not None and before.shape != corrected.shape:
             raise ValueError(_describe_sizes(self._export.path, found.item, corrected, before))
         if found.draft is None or self._drafts is None:
-            return corrected, True, None
+            return _Merged(labels=corrected)
         draft = self._drafts.read(found.draft)
         if draft.labels.shape != corrected.shape:
             raise ValueError(_describe_sizes(self._export.path, found.item, corrected, draft.labels))
+        corrected, withdrawn = self._withdraw(found, corrected)
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
-            written = render(self._drafts, draft, label_set, Path(folder))
-        exact = translate(draft.labels, self._drafts.options.label_set, label_set, draft.name)
+            written = renaming.apply(render(self._drafts, draft, renaming.wide, Path(folder)))
+        exact = renaming.apply(translate(draft.labels, self._drafts.options.label_set, renaming.wide, draft.name))
         is_changed = corrected != written
-        kept = exact if before is None else before
-        return label_set.cast(np.where(is_changed, corrected, kept)), bool(is_changed.any()), exact
+        labels = label_set.cast(np.where(is_changed, corrected, exact if before is None else before))
+        return _Merged(labels=labels, draft=exact, is_corrected=bool(is_changed.any()), withdrawn=withdrawn)
+
+    def _withdraw(self, found: MatchedImage, corrected: LabelMap) -> tuple[LabelMap, int]:
+        """Return the labels without proposals that nobody reviewed, and the number of these."""
+        assert self._drafts is not None
+        assert found.draft is not None
+        if found.item in self._export.reviewed:
+            return corrected, 0
+        proposals = read_proposals(self._drafts, found.draft, self._renaming)
+        if proposals is None:
+            return corrected, 0
+        withdrawn = proposals.all - proposals.find_touched(corrected)
+        return proposals.withdraw(corrected, withdrawn), len(withdrawn)
 
     def _install(self, results: list[TakenImage]) -> Taken:
         dataset = self._dataset
-        new = [one.name for one in results if one.action == "new"]
-        splits = dataset.choose_splits(new, self._group, self._val)
+        splits, divided = self._choose_splits(results)
+        homes = splits | {stem: split for split, stems in divided.items() for stem in stems}
         installation = Installation(dataset)
         written = []
         for one in results:
-            split = splits.get(one.name) if one.action == "new" else one.split or None
+            if one.action == "new" and dataset.has_splits and one.name not in splits:
+                written.append(TakenImage(name=one.name, action="left out", reason=_MAY_NOT_VALIDATE))
+                continue
             if one.action in ("new", "changed"):
+                split = splits.get(one.name) if one.action == "new" else one.split or None
                 installation.install(self._staged.load(one.name, split))
-            written.append(replace(one, split=split or one.split))
+            written.append(replace(one, split=one.split or homes.get(one.name, "")))
+        new = [one for one in written if one.action == "new"]
         if dataset.layout is None and new:
             installation.write_classes()
         installation.extend_lists(splits)
-        divided = self._divide(new) if not splits and new else {}
-        homes = {stem: split for split, stems in divided.items() for stem in stems}
-        written = [replace(one, split=one.split or homes.get(one.name, "")) for one in written]
+        installation.write_lists(divided)
         installation.log(_describe_all(written, self._export))
         copies = installation.copies if installation.copies.is_dir() else None
         counts = {split: len(stems) for split, stems in divided.items()}
@@ -275,61 +351,38 @@ class _Taking:
             counts = Counter([*splits.values(), *(member.split for member in dataset.members.values())])
         return Taken(dataset=dataset.root, images=tuple(written), copies=copies, divided=counts)
 
-    def _divide(self, new: list[str]) -> Mapping[str, tuple[str, ...]]:
-        """Write lists for a folder without splits; with too few images there are none."""
-        if len(self._dataset.members) + len(new) < 2:
-            return {}
-        return self._dataset.divide(self._group, self._val)
-
-
-class _Staging:
-    """Labels put aside as a small dataset of their own, for the doctor to examine before anything is changed.
-
-    Args:
-        folder: Its folder, which does not exist yet.
-        label_set: Its classes.
-    """
-
-    def __init__(self, folder: Path, label_set: LabelSet) -> None:
-        self._folder = folder
-        encoding = of_ids(label_set, list(range(len(label_set))), [], CLASSES_FILE)
-        self._dataset = GrowingDataset(root=folder, encoding=encoding, layout=None)
-        self._images: dict[str, Path] = {}
-
-    def add(self, stem: str, image: Path, labels: LabelMap) -> None:
-        """Put the labels of an image aside."""
-        self._images[stem] = image
-        place = self._folder / "images" / "train" / f"{_flatten(stem)}{image.suffix}"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.symlink_to(image.resolve())
-        self._dataset.write_mask(self._mask(stem), labels)
-
-    def _mask(self, stem: str) -> Path:
-        return self._folder / "masks" / "train" / f"{_flatten(stem)}.png"
-
-    def check(self, origin: str, *, progress: bool) -> None:
-        """Let the doctor examine them; `origin` replaces the folder's name in its report.
+    def _choose_splits(self, results: list[TakenImage]) -> tuple[dict[str, str], Mapping[str, tuple[str, ...]]]:
+        """Return the split of each new image or, for a folder without splits, all images of each split.
 
         Raises:
-            ValueError: It found something that would stop training.
+            ValueError: The folder has no splits, and no image may validate.
         """
-        if not self._images:
-            return
-        Installation(self._dataset).write_classes()
-        report = doctor.examine(self._folder, workers=0, progress=progress).report
-        findings = tuple(finding for finding in report.findings if finding.kind != "split-missing")
-        text = replace(report, findings=findings).text("taken")
-        if text:
-            raise ValueError(f"Nothing was changed. {text.replace(str(self._folder), origin)}")
-
-    def load(self, stem: str, split: str | None) -> Placed:
-        """Return the labels of an image, to be written to a split."""
-        labels = self._dataset.label_set.cast(read_mask(self._mask(stem)))
-        return Placed(stem=stem, split=split, image=self._images[stem], labels=labels)
+        new = [one.name for one in results if one.action == "new"]
+        training = [one.name for one in results if one.is_draft and not one.is_reviewed]
+        if self._dataset.has_splits or not new:
+            return self._dataset.choose_splits(new, self._group, self._val, training), {}
+        groups = group_stems([*self._dataset.members, *new], self._group)
+        is_single = len(groups) == 1  # which is cut
+        bound = set(training)
+        if all(bound.issuperset(stems) if is_single else not bound.isdisjoint(stems) for stems in groups.values()):
+            raise ValueError(_describe_no_validation(len(training), len(new), len(groups)))
+        return {}, self._dataset.plan_lists(new, self._group, self._val, training)
 
 
-def _flatten(stem: str) -> str:
-    return stem.replace("/", "__")
+_MAY_NOT_VALIDATE = (
+    "its draft came back unchanged, and images related to it are not in train: it may not measure a model "
+    "(--reviewed counts it as correct)"
+)
+
+
+def _describe_no_validation(drafts: int, new: int, groups: int) -> str:
+    among = f"and each of the {groups} groups of related images has one" if drafts < new else "and nothing else is new"
+    return (
+        f"Nothing was changed. {drafts} of {new} images came back exactly as drafted, {among}, so that none is left "
+        "for validation: a model would be measured by its own predictions. Correct the labels; or say that you have "
+        "looked at all of them, and unchanged ones are correct (--reviewed); or leave unchanged images out "
+        "(--only-corrected)."
+    )
 
 
 def _describe_sizes(path: Path, item: str, found: LabelMap, wanted: LabelMap) -> str:

@@ -47,7 +47,9 @@ def check_same_classes(ours: LabelSet, dataset: Labelled) -> None:
     if different and not ours.is_numbered() and not theirs.is_numbered():
         raise ValueError(
             f"The model's classes are not those of {dataset.name}: it has {different[0][0]!r} where the dataset "
-            f"has {different[0][1]!r}. Scores would be meaningless."
+            f"has {different[0][1]!r}. Scores would be meaningless. If both are the same class, give it the model's "
+            "name in the dataset's classes.yaml: in 'names', or for labels of an annotation tool with "
+            f"rename: {{{different[0][1]}: {different[0][0]}}}"
         )
 
 

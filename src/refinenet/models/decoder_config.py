@@ -72,7 +72,7 @@ class DecoderConfig(Settings):
     None for PyTorch's default."""
 
     def _conflicts(self) -> list[str]:
-        conflicts = super()._conflicts()
+        conflicts: list[str] = []
         if any(not 0 <= finer - coarser <= 1 for coarser, finer in pairwise(self.cascade)):
             conflicts.append(f"cascade must rise by 0 or 1 from map to map, not {self.cascade}")
         if self.sum_blocks and len(set(self.widths[1:])) > 1:

@@ -157,7 +157,8 @@ def new_model(
         is_imagenet = encoder_weights == IMAGENET_WEIGHTS
         # ImageNet's weights are for RGB: those of other bands are made of them.
         network = Network(replace(architecture, bands=()) if is_imagenet else architecture, pretrained=is_imagenet)
-        network = network.with_bands(architecture.bands)
+        if architecture.bands:
+            network = network.with_bands(architecture.bands)
         if encoder_weights is not None and not is_imagenet:
             load_encoder_weights(network, _local_path(encoder_weights), calibration_images)
     return network, _nameless_card(architecture)

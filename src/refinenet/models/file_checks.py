@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 MAX_FILE_BYTES = 2 * 1024**3
 MAX_HEADER_BYTES = 10 * 1024**2
@@ -47,14 +46,6 @@ def is_safetensors(path: Path) -> bool:
     with path.open("rb") as stream:
         start = stream.read(9)
     return start[8:9] == b"{"
-
-
-def refuse_doubled_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build a JSON object from its pairs: an `object_pairs_hook` that raises ValueError for a repeated name."""
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("a name occurs twice in its header")
-    return values
 
 
 def printable(text: str, limit: int = 100) -> str:

@@ -23,7 +23,7 @@ from refinenet._version import __version__
 from refinenet.io.images.sample_values import ValueRange, check_value_range
 from refinenet.labels import LabelSet
 from refinenet.models.architecture import Architecture
-from refinenet.models.file_checks import is_safetensors, printable, refuse_doubled_keys
+from refinenet.models.file_checks import is_safetensors, printable
 from refinenet.models.int8_record import Int8Record
 from refinenet.models.licences import UNSTATED
 
@@ -289,6 +289,14 @@ def _read_entries(header: Mapping[str, Any]) -> tuple[ModelCard, dict[str, Any]]
         int8=Int8Record.from_dict(header["int8"]) if "int8" in header else None,
     )
     return card, header["preprocessing"]
+
+
+def refuse_doubled_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build a JSON object from its pairs: an `object_pairs_hook` that raises ValueError for a repeated name."""
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a name occurs twice in its header")
+    return values
 
 
 def _refuse_constant(name: str) -> float:

@@ -226,7 +226,7 @@ class ModelSpec:
         """Check that a model file is what was requested.
 
         Raises:
-            ValueError: As `check_requested`.
+            ValueError: It is not.
         """
         assert self.model is not None
         requested: dict[str, Any] = {
@@ -238,7 +238,12 @@ class ModelSpec:
             "input_scales": self.input_scales,
             "bands": None if self.bands is None else self.list_bands(),
         }
-        check_requested(card, self.model, **requested)
+        for key, value in requested.items():
+            actual = getattr(card.architecture, key)
+            if value is not None and value != actual:
+                raise ValueError(
+                    f"{self.model} has {key}={actual!r}, not {value!r}. Leave {key} out: the file determines it."
+                )
 
 
 def split_first_argument(
@@ -275,18 +280,6 @@ def exported_model_message(model: str | os.PathLike[str]) -> str:
         f"{model} is an exported graph: it supports segmentation and evaluation, but cannot be trained, calibrated, "
         "saved or converted. Use the model file (.safetensors) that it was exported from, and export again."
     )
-
-
-def check_requested(card: ModelCard, model: str | os.PathLike[str], **requested: Any) -> None:
-    """Check what a user requested against the architecture of a model; None requests nothing.
-
-    Raises:
-        ValueError: They contradict each other.
-    """
-    for key, value in requested.items():
-        actual = getattr(card.architecture, key)
-        if value is not None and value != actual:
-            raise ValueError(f"{model} has {key}={actual!r}, not {value!r}. Leave {key} out: the file determines it.")
 
 
 def _read_decoder_options(decoder: str | Mapping[str, Any]) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from refinenet.models.file_checks import (
     MAX_HEADER_BYTES,
     enumerate_names,
     printable,
-    refuse_doubled_keys,
 )
+from refinenet.models.model_card import refuse_doubled_keys
 from refinenet.models.recognition import hash_tensors
 
 WRAPPERS = ("segmenter", "model", "weights", "state_dict")

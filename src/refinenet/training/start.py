@@ -237,8 +237,10 @@ def _fit_to_data(
     Raises:
         ValueError: Batch norm cannot do what is configured.
     """
-    fit_scales(network, train_set, show=show)
-    fit_bands(network, train_set, show=show)
+    if train_set.chosen_specs:
+        fit_scales(network, train_set, show=show)
+    if network.architecture.bands:
+        fit_bands(network, train_set, show=show)
     refuse_unlearned_statistics(network, config)
     config = fill_in(network, config, train_set, engine, progress=show)
     _refuse_single_values(network, config, train_set, engine)

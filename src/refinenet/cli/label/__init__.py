@@ -3,7 +3,7 @@
 import typer
 
 from refinenet.cli.examples import epilog
-from refinenet.cli.label import errors, next_images, take, write
+from refinenet.cli.label import correct, errors, next_images, take, write
 
 app = typer.Typer(
     help="Label with a model's help: choose images, draft labels, import corrected labels, find label errors.",
@@ -14,5 +14,6 @@ app = typer.Typer(
 # The help lists the commands in this order.
 app.command("next", epilog=epilog("label next"))(next_images.next_images)
 app.command(epilog=epilog("label write"))(write.write)
+app.command(epilog=epilog("label correct"))(correct.correct)
 app.command(epilog=epilog("label take"))(take.take)
 app.command("errors", epilog=epilog("label errors"))(errors.errors)

@@ -71,7 +71,7 @@ Drafts = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Folder written by `refinenet label write`; it records where the images are and is used to find the "
-        "pixels you changed.",
+        help="Folder written by `refinenet label write`, `next` or `errors`; it records where the images are and is "
+        "used to find the pixels you changed.",
     ),
 ]

@@ -18,7 +18,8 @@ def take(
         Path,
         typer.Argument(
             help="Export of the annotation tool: a folder, a zip archive or a JSON file (CVAT masks or COCO, Label "
-            "Studio, LabelMe, Roboflow, Supervisely, PNG masks)."
+            "Studio, LabelMe, Roboflow, Supervisely, PNG masks); or the folder of `refinenet label correct`, or the "
+            "decisions.csv of suspects.html."
         ),
     ],
     into: Annotated[Path, typer.Option(metavar="DIR", help="Dataset folder of images and masks; created if missing.")],
@@ -36,6 +37,22 @@ def take(
     only_corrected: Annotated[
         bool, typer.Option("--only-corrected", help="Skip images whose draft labels came back unchanged.")
     ] = False,
+    reviewed: Annotated[
+        bool,
+        typer.Option(
+            "--reviewed",
+            help="You have looked at every image of the export: drafts and proposals that came back unchanged are "
+            "correct. Otherwise such drafts are only trained on, and such proposals are not taken.",
+        ),
+    ] = False,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL=CLASS",
+            help="Import a label as a class of another name, such as person=Pedestrian; several labels may become one "
+            "class, and LABEL=void leaves pixels without a class. May be repeated.",
+        ),
+    ] = None,
     group: Annotated[
         str | None,
         typer.Option(
@@ -62,6 +79,8 @@ def take(
         images=images,
         output=output,
         only_corrected=only_corrected,
+        reviewed=reviewed,
+        rename=_read_renames(rename or []),
         group=group,
         val=val,
         check=not no_check,
@@ -73,6 +92,18 @@ def take(
         _print(taken)
 
 
+def _read_renames(texts: list[str]) -> dict[str, str]:
+    """Return the new name of each label; one that is given twice is an error."""
+    pairs = [text.partition("=") for text in texts]
+    for text, (old, _, new) in zip(texts, pairs, strict=True):
+        if not old.strip() or not new.strip():
+            raise typer.BadParameter(f"{text!r} is not LABEL=CLASS, such as person=Pedestrian.", param_hint="--rename")
+    names = {old.strip(): new.strip() for old, _, new in pairs}
+    if len(names) < len(pairs):
+        raise typer.BadParameter("a label is renamed twice.", param_hint="--rename")
+    return names
+
+
 def _print(taken: "Taken") -> None:
     from refinenet.io.console import print_note
 
@@ -81,9 +112,20 @@ def _print(taken: "Taken") -> None:
     where = ", ".join(f"{count} in {split}" for split, count in zip(splits, counts, strict=True))
     pixels = sum(image.pixels for image in taken.images if image.action == "changed")
     say(f"{taken.count('new')} new images{f' ({where})' if where else ''}")
-    if drafts := sum(image.is_draft for image in taken.images):
-        say(f"{drafts} of them came back exactly as drafted; --only-corrected leaves such images out")
+    drafts = [image for image in taken.images if image.is_draft]
+    if unseen := sum(not image.is_reviewed for image in drafts):
+        say(
+            f"{unseen} of them came back exactly as drafted: they are in train, and never validate. If you have looked "
+            "at all images, --reviewed counts them as correct; --only-corrected leaves such images out"
+        )
+    if seen := sum(image.is_reviewed for image in drafts):
+        say(f"{seen} of them came back exactly as drafted, and count as correct")
     say(f"{taken.count('changed')} changed ({pixels:,} pixels), {taken.count('unchanged')} unchanged")
+    if withdrawn := sum(image.withdrawn for image in taken.images):
+        say(
+            f"{withdrawn} proposals came back exactly as proposed and were not taken: the old labels stay. If you have "
+            "looked at all of them, --reviewed takes them; suspects.html lets you accept them one by one"
+        )
     if taken.divided:
         say("Wrote lists of the splits: earlier images keep their split, and images of one group share it.")
     if taken.copies is not None:

@@ -71,6 +71,7 @@ def write(
         say(describe_drafts(drafts))
     else:
         say(f"{len(drafts.images)} drafts in {drafts.folder}. Next: {drafts.advice}")
+        say(f"Or, without a tool, in the browser: refinenet label correct {drafts.folder}")
         say(f"Then: refinenet label take EXPORT --drafts {drafts.folder} --into DATASET")
         for name, reason in drafts.failed.items():
             typer.echo(f"No draft for {name}: {reason}", err=True)

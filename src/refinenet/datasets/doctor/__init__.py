@@ -14,7 +14,7 @@ from refinenet._lazy import attach
 
 if TYPE_CHECKING:
     from refinenet.datasets.doctor.band_rules import check_bands
-    from refinenet.datasets.doctor.examination import Examination, check, check_masks, examine
+    from refinenet.datasets.doctor.examination import Examination, check, check_masks, examine, refuse_unmatched
     from refinenet.datasets.doctor.findings import KINDS, Finding
     from refinenet.datasets.doctor.mask_values import write_classes
     from refinenet.datasets.doctor.repair import check_target, fix
@@ -35,5 +35,6 @@ __all__ = [
     "check_target",
     "examine",
     "fix",
+    "refuse_unmatched",
     "write_classes",
 ]

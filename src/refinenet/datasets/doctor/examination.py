@@ -20,9 +20,10 @@ from refinenet.datasets.doctor.report import Report, sort_findings
 from refinenet.datasets.doctor.scan import Facts, MaskFacts
 from refinenet.datasets.doctor.source import Source, open_source
 from refinenet.datasets.doctor.split_rules import Repeated, judge_classes, judge_equal_files, judge_repetitions
-from refinenet.datasets.doctor.targets.rules import judge_targets
+from refinenet.datasets.doctor.targets.rules import TargetVerdict, judge_targets
 from refinenet.datasets.doctor.value_matching import Codes, can_snap, fit
 from refinenet.datasets.folder.classes_file import MaskEncoding
+from refinenet.datasets.folder.layouts import find_layout
 from refinenet.datasets.formats.lookup import is_background, pack_colours, split_palette
 from refinenet.io.console import progress_bar
 from refinenet.io.processes.parallel import map_safely
@@ -154,6 +155,35 @@ def check(
     return examine(source, root=root, quick=quick, targets=targets, workers=workers, progress=progress).report
 
 
+UNMATCHED = ("image-without-mask", "mask-without-image", "listed-missing", "listed-image-missing")
+"""Findings about files that lack a partner, or are listed and do not exist."""
+_LARGE = 20_000_000
+"""Size in bytes of a COCO file that takes seconds to read."""
+
+
+def refuse_unmatched(source: str | Path) -> None:
+    """Refuse a folder whose files do not match, by their names alone: at once, before a model is loaded.
+
+    Folders of LabelMe's files, and large COCO files, are not examined, since reading them takes long.
+
+    Args:
+        source: A custom folder or YAML file.
+
+    Raises:
+        ValueError: Files lack a partner, or are listed and do not exist; the message is that of `check`.
+        FileNotFoundError: the folder does not exist, or its layout is unknown.
+        OSError: a folder cannot be read.
+    """
+    annotations = set(find_layout(Path(source)).annotations.values())
+    if any(path.is_dir() or path.stat().st_size > _LARGE for path in annotations):
+        return
+    if {finding.kind for finding in open_source(source, None).listing.findings}.isdisjoint(UNMATCHED):
+        return
+    report = check(source, quick=True, targets=(), workers=0, progress=False)
+    if report.stops_training:
+        raise ValueError(report.text())
+
+
 def check_masks(source: str | Path, split: str, *, workers: int | None = 0, progress: bool = True) -> Report:
     """Check the masks of one split before an evaluation, as `examine` does before training.
 
@@ -229,7 +259,9 @@ def _judge(source: Source, facts: list[Facts], quick: bool) -> Examination:
     if encoding is not None and facts and not source.is_unlabelled:
         findings += _judge_classes(source, facts, encoding, findings)
     repeated = _judge_repetitions(source, facts, quick)
-    targets = judge_targets(facts, source.target_specs, source.reading.encodings, source.root)
+    targets = TargetVerdict()
+    if source.target_specs:
+        targets = judge_targets(facts, source.target_specs, source.reading.encodings, source.root)
     findings += [*repeated.findings, *targets.findings]
     left_out = {**targets.left_out, **repeated.left_out}
     known = None if source.is_encoding_damaged else encoding

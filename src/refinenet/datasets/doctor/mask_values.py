@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -177,11 +178,13 @@ def points_of(encoding: MaskEncoding) -> tuple[Codes, Codes]:
     label_set = encoding.label_set
     ids = np.arange(len(label_set))
     if encoding.kind == "colours":
-        codes = pack_colours([*label_set.colours, *encoding.ignored_colours])
-        return codes, np.concatenate([ids, np.full(len(encoding.ignored_colours), label_set.ignore_index)])
-    void = sorted({label_set.ignore_index, *encoding.ignored_ids} - set(encoding.values))
-    codes = np.array([*encoding.values, *void], np.int64)
-    return codes, np.concatenate([ids, np.full(len(void), label_set.ignore_index)])
+        void: Sequence[Any] = encoding.ignored_colours
+        codes = pack_colours([*label_set.colours, *void, *encoding.merged_values])
+    else:
+        void = sorted({label_set.ignore_index, *encoding.ignored_ids} - {*encoding.values, *encoding.merged_values})
+        codes = np.array([*encoding.values, *void, *encoding.merged_values], np.int64)
+    merged = np.array([k for _, k in encoding.merged], np.int64)
+    return codes, np.concatenate([ids, np.full(len(void), label_set.ignore_index), merged])
 
 
 def write_classes(encoding: MaskEncoding) -> str:

@@ -213,9 +213,8 @@ class Reading:
             if self.masks_only:
                 return Facts(pair, None, read_mask_facts(pair.mask, self.points))
             image = read_image_facts(pair.image, has_outlines=has_targets)
-            return Facts(
-                pair, image, read_mask_facts(pair.mask, self.points), read_targets(pair.targets, self.encodings)
-            )
+            targets = read_targets(pair.targets, self.encodings) if pair.targets else ()
+            return Facts(pair, image, read_mask_facts(pair.mask, self.points), targets)
         dataset = replace(self.datasets[pair.split], items=[pair.item])
         image = _read_item(dataset, pair, has_outlines=has_targets)
         targets = read_targets(pair.targets, self.encodings)

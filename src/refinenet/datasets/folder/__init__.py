@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from refinenet.datasets.folder.encodings import find_encoding
     from refinenet.datasets.folder.folder import open_split
     from refinenet.datasets.folder.layouts import find_layout, find_pair
-    from refinenet.datasets.folder.split_files import Layout
+    from refinenet.datasets.folder.split_files import Layout, name_split
     from refinenet.datasets.folder.tool_exports import read_label_map
 else:
     __getattr__, __dir__ = attach(__name__)
@@ -20,6 +20,7 @@ __all__ = [
     "find_encoding",
     "find_layout",
     "find_pair",
+    "name_split",
     "of_ids",
     "open_split",
     "read_classes_file",

@@ -24,7 +24,8 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from refinenet.datasets.formats.lookup import read_painted, split_palette
+from refinenet.datasets.formats.lookup import is_void, read_painted, split_palette
+from refinenet.datasets.formats.renames import Renames
 from refinenet.io.images.image_files import open_picture
 from refinenet.io.images.mask_files import read_mask
 from refinenet.io.processes.parallel import map_parallel
@@ -36,7 +37,7 @@ KEYS = ("names", "colours", "masks", "values", "ignore")
 LAYOUT_KEYS = ("path", "train", "val", "test")
 """Further keys of a YAML file that names folders; `refinenet.datasets.folder.layouts` reads them."""
 
-OPTION_KEYS = ("labels", "crowds")
+OPTION_KEYS = ("labels", "crowds", "rename")
 """Further keys about a folder whose layout is detected; `refinenet.datasets.folder.layouts` reads them."""
 
 PALETTE_ORIGIN = "the palette of the masks"
@@ -66,6 +67,8 @@ class MaskEncoding:
     """Ids of pixels without a class, in addition to the label set's ignore index."""
     ignored_colours: tuple[Colour, ...] = ()
     """Colours of pixels without a class."""
+    merged: tuple[tuple[Colour, int] | tuple[int, int], ...] = ()
+    """Further colours, or ids in masks, of a class, each with the class."""
     origin: str
     """The path of the file that gives the meaning, or "the palette of the masks"."""
     has_colours: bool = field(default=False, compare=False)
@@ -82,23 +85,56 @@ class MaskEncoding:
             OSError: The file cannot be read.
         """
         if self.kind == "colours":
-            colours = [*self.label_set.colours, *self.ignored_colours]
-            ids = [*range(len(self.label_set)), *[self.label_set.ignore_index] * len(self.ignored_colours)]
+            void = [self.label_set.ignore_index] * len(self.ignored_colours)
+            colours = [*self.label_set.colours, *self.ignored_colours, *self.merged_values]
+            ids = [*range(len(self.label_set)), *void, *(k for _, k in self.merged)]
             refusal = f"{self.origin} lists neither as a class nor as ignored."
             return self.label_set.cast(read_painted(path, colours, ids, refusal))
         labels = read_mask(path)
-        if self.values != tuple(range(len(self.label_set))):
+        if self.merged or self.values != tuple(range(len(self.label_set))):
             return self._look_up(labels, path)
         if self.label_set.dtype is np.uint16:
             labels = self.label_set.cast(labels)
         labels[np.isin(labels, self.ignored_ids)] = self.label_set.ignore_index
         return labels
 
+    @property
+    def merged_values(self) -> list[Any]:
+        """The colours or ids in `merged`."""
+        return [value for value, _ in self.merged]
+
+    def rename(self, renames: Renames) -> MaskEncoding:
+        """Return the encoding with new names; several classes of one new name become one.
+
+        Raises:
+            ValueError: A label with a new name does not exist, or no class is left.
+        """
+        if not renames:
+            return self
+        renames.check(self.label_set.names)
+        stored: Sequence[Any] = self.values if self.kind == "ids" else self.label_set.colours
+        kept: dict[str, list[int]] = {}
+        for k, name in enumerate(self.label_set.names):
+            kept.setdefault(renames.apply(name), []).append(k)
+        dropped = tuple(stored[k] for name, members in kept.items() if is_void(name) for k in members)
+        classes = {name: members for name, members in kept.items() if not is_void(name)}
+        firsts = [members[0] for members in classes.values()]
+        colours = tuple(self.label_set.colours[k] for k in firsts)
+        merged = [(stored[k], new) for new, members in enumerate(classes.values()) for k in members[1:]]
+        renamed = replace(self, label_set=LabelSet(names=tuple(classes), colours=colours), merged=tuple(merged))
+        if self.kind == "ids":
+            values = tuple(stored[k] for k in firsts)
+            return replace(renamed, values=values, ignored_ids=(*self.ignored_ids, *dropped))
+        values = tuple(range(len(firsts)))
+        return replace(renamed, values=values, ignored_colours=(*self.ignored_colours, *dropped))
+
     def _look_up(self, stored: LabelMap, path: Path) -> LabelMap:
         void = self.label_set.ignore_index
         table = np.full(_MAX_ID + 1, -1, np.int32)
         table[[void, *self.ignored_ids]] = void
         table[list(self.values)] = np.arange(len(self.label_set))
+        for value, k in self.merged:
+            table[value] = k
         ids = table[stored]
         if (ids < 0).any():
             row, column = np.argwhere(ids < 0)[0]

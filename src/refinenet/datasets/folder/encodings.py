@@ -38,7 +38,8 @@ def find_encoding(layout: Layout, *, leave_out_invalid: bool = False) -> MaskEnc
         return _find_in_palettes(layout)
     if path.suffix.lower() in YAML_SUFFIXES:
         return read_classes_file(path)
-    return read_label_map(path) if path.suffix == ".txt" else _read_roboflow(layout, path)
+    encoding = read_label_map(path) if path.suffix == ".txt" else _read_roboflow(layout, path)
+    return encoding.rename(layout.renames)
 
 
 def _find_annotated(layout: Layout, leave_out_invalid: bool) -> MaskEncoding:
@@ -47,14 +48,18 @@ def _find_annotated(layout: Layout, leave_out_invalid: bool) -> MaskEncoding:
     shapes = [path for folder in folders for path in sorted(list_files(folder, (".json",)))]
     if layout.classes_file is not None:
         encoding = _read_listed(layout.classes_file)
-        # Only LabelMe's files: COCO's are checked when they are opened, each once.
-        labelme.check_labels(
-            encoding.label_set, shapes, leave_out_invalid=leave_out_invalid, origin=layout.classes_file
-        )
+        if folders:  # COCO's files are checked when they are opened, each once
+            labelme.check_labels(
+                encoding.label_set,
+                shapes,
+                leave_out_invalid=leave_out_invalid,
+                origin=layout.classes_file,
+                renames=layout.renames,
+            )
         return encoding
     if folders:
-        return _number(labelme.find_names(shapes, leave_out_invalid=leave_out_invalid), first)
-    instances = coco.open_instances(first, leave_out_invalid=leave_out_invalid)
+        return _number(labelme.find_names(shapes, leave_out_invalid=leave_out_invalid, renames=layout.renames), first)
+    instances = coco.open_instances(first, leave_out_invalid=leave_out_invalid).rename(layout.renames)
     return _number(instances.label_set_of_all(), first)
 
 

@@ -216,7 +216,9 @@ def _open_labelme(
     pairs = pair_names(images, shapes, wanted="json file", folders=(folder, folder))
     in_split = set(layout.splits[split].image_names)
     chosen = {item: names for item, names in pairs.items() if names[0] in in_split}
-    read_labels = partial(labelme.read_labels, encoding.label_set, leave_out_invalid=leave_out_invalid)
+    read_labels = partial(
+        labelme.read_labels, encoding.label_set, leave_out_invalid=leave_out_invalid, renames=layout.renames
+    )
     invalid = labelme.find_invalid(folder / names[1] for names in chosen.values()) if leave_out_invalid else None
     dataset = _of_pairs(layout, split, chosen, encoding.label_set, folder, read_labels)
     return dataset, AnnotationReport(path=folder, invalid=invalid)
@@ -232,6 +234,9 @@ def _open_coco(
 ) -> tuple[Dataset, AnnotationReport]:
     path, files = layout.annotations[split], layout.splits[split]
     instances = coco.open_instances(path, crowds=layout.crowds, leave_out_invalid=leave_out_invalid)
+    if len(set(layout.annotations.values())) == 1:  # of several files, another may have the label
+        layout.renames.check(instances.categories.values())
+    instances = instances.rename(layout.renames)
     if label_set is not None:
         instances = instances.with_classes(label_set, layout.classes_file or CLASSES_FILE)
     found, missing = match_images(path, layout.root, files.images, instances.file_names, _parts(layout, split))

@@ -16,6 +16,7 @@ The first layout that fits is used:
                                                                  or folders that a targets.yaml declares
 
 The classes of COCO and LabelMe folders are those named in a classes.yaml (or the YAML file), or else all labels found.
+The key `rename` there gives the labels of annotation tools other names.
 
 Masks may also be in `labels`, `annotations`, `gt` and the like, and their stems may have a suffix such as "_mask".
 The splits "valid" and "validation" are read as "val". Images may be in subfolders within a split.
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 import filecmp
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from reprlib import repr as shorten
@@ -63,6 +64,7 @@ from refinenet.datasets.folder.tool_exports import (
     find_voc,
 )
 from refinenet.datasets.formats.coco_crowds import Crowds
+from refinenet.datasets.formats.renames import Renames, parse_renames
 from refinenet.io.images.band_images import BAND_SUFFIXES
 from refinenet.io.images.image_files import IMAGE_SUFFIXES, list_files, walk_names
 
@@ -266,6 +268,8 @@ class Options:
     """The folder or file below the root that holds the labels, if several fit."""
     crowds: Crowds = "auto"
     """How a COCO file's crowds are read."""
+    renames: Renames = field(default_factory=Renames)
+    """New names of the labels that an annotation tool wrote."""
 
 
 def _load_mapping(path: Path) -> Mapping[str, Any]:
@@ -283,7 +287,9 @@ def _read_options(path: Path, values: Mapping[str, Any]) -> Options:
         raise ValueError(f"{path}: 'labels' is the folder or file that holds the labels, not {shorten(labels)}.")
     if crowds not in ("auto", "labels", "void"):
         raise ValueError(f"{path}: 'crowds' is auto, labels or void, not {shorten(crowds)}.")
-    return Options(labels=labels and labels.strip("/ "), crowds=crowds)
+    return Options(
+        labels=labels and labels.strip("/ "), crowds=crowds, renames=parse_renames(values.get("rename", {}), path)
+    )
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
@@ -306,8 +312,12 @@ def _follow(path: Path, values: Mapping[str, Any]) -> Layout:
     has_classes = not set(KEYS).isdisjoint(values)
     options = _read_options(path, values)
     named = [key for key in _SPLIT_KEYS if key in values]
+    if named and options.renames:
+        raise ValueError(f"{options.renames.origin} has no effect on masks: write the new names into 'names'.")
     if not named:
         layout = _find_in(root, options)
+        if has_classes:
+            _refuse_renames(layout, path, options.renames)
         return replace(layout, classes_file=path) if has_classes else layout
     return Layout(
         root=root,
@@ -342,7 +352,9 @@ def _find_in(root: Path, options: Options) -> Layout:
             if options.labels is None:
                 _refuse_rivals(layout)
             names = _YAML_CLASSES if layout.annotations else _CLASSES_FILES
-            return replace(layout, classes_file=_find_classes_file(root, names), crowds=options.crowds)
+            classes_file = _find_classes_file(root, names)
+            _refuse_renames(layout, classes_file, options.renames)
+            return replace(layout, classes_file=classes_file, crowds=options.crowds, renames=options.renames)
     raise FileNotFoundError(
         f"{root} has no recognised layout: it holds {describe_folder(root)}.{_say_empty(root)}{_say_undeclared(root)} "
         "Looked for images/ and masks/, with or without folders or lists (train.txt) for splits; SPLIT/images and "
@@ -351,6 +363,16 @@ def _find_in(root: Path, options: Options) -> Layout:
         "classes, images/ and depth/, normals/ or values/, or folders that a targets.yaml declares. "
         "A YAML file can name the folders with lines such as: train: {images: FOLDER, masks: FOLDER}"
     )
+
+
+def _refuse_renames(layout: Layout, classes_file: Path | None, renames: Renames) -> None:
+    """Reject new names where no annotation tool has named the classes."""
+    is_of_tool = layout.annotations or (classes_file is not None and classes_file.suffix not in YAML_SUFFIXES)
+    if renames and not is_of_tool:
+        raise ValueError(
+            f"{renames.origin} is for labels that an annotation tool wrote (COCO, LabelMe, labelmap.txt, "
+            f"_classes.csv). Here the masks hold ids or colours: write the new names into 'names'."
+        )
 
 
 def _refuse_rivals(layout: Layout) -> None:

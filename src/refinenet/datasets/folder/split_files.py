@@ -10,6 +10,7 @@ from pathlib import Path
 
 from refinenet.datasets.file_pairs import MASK_SUFFIXES, find_item, find_stem
 from refinenet.datasets.formats.coco_crowds import Crowds
+from refinenet.datasets.formats.renames import Renames
 from refinenet.io.images.band_images import ARRAY_SUFFIX, BAND_SUFFIXES
 from refinenet.io.images.image_files import IMAGE_SUFFIXES, has_suffix, list_files, walk_names
 
@@ -90,6 +91,8 @@ class Layout:
     """Whether the folder has no splits, so that every fifth image is used for validation."""
     crowds: Crowds = "auto"
     """How a COCO file's crowds are read."""
+    renames: Renames = field(default_factory=Renames)
+    """New names of the labels that an annotation tool wrote."""
     is_unlabelled: bool = False
     """Whether there are no masks, only folders of other ground truth."""
 

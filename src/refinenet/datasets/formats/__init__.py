@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from refinenet.datasets.formats.labelme import fill_shape, read_shapes, take_label
     from refinenet.datasets.formats.lookup import find_background, find_id, is_background, is_void
     from refinenet.datasets.formats.polygons import FIFTHS, fill_outline, to_outline
+    from refinenet.datasets.formats.renames import Renames
 else:
     __getattr__, __dir__ = attach(__name__)
 
 __all__ = [
     "FIFTHS",
     "CocoInstances",
+    "Renames",
     "fill_outline",
     "fill_shape",
     "find_background",

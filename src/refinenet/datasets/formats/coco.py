@@ -25,6 +25,7 @@ from refinenet.datasets.formats.lookup import (
     is_void,
 )
 from refinenet.datasets.formats.polygons import fill_outline, fill_runs
+from refinenet.datasets.formats.renames import Renames
 from refinenet.labels import LabelMap, LabelSet, voc_colours
 
 
@@ -94,6 +95,10 @@ class CocoInstances:
         if unlisted:
             raise ValueError(f"{self.json_file} has objects of {describe_unknown(unlisted, label_set, origin)}")
         return replace(self, classes=label_set)
+
+    def rename(self, renames: Renames) -> CocoInstances:
+        """Return the same objects with new names of their categories; equal names become one class."""
+        return replace(self, categories={number: renames.apply(name) for number, name in self.categories.items()})
 
     def objects(self, index: int) -> Iterator[tuple[int, bool, npt.NDArray[np.bool_]]]:
         """Iterate over an image's objects in order: category id, whether it is a crowd, and `(H, W)` region."""

@@ -31,6 +31,7 @@ from refinenet.datasets.formats.lookup import (
     is_background,
     is_void,
 )
+from refinenet.datasets.formats.renames import Renames
 from refinenet.io.images.image_files import MAX_PIXELS, read_picture
 from refinenet.labels import LabelMap, LabelSet, voc_colours
 
@@ -40,19 +41,27 @@ SHAPES_WITHOUT_AREA = ("line", "linestrip", "point", "points")
 Point = tuple[float, float]
 
 
-def find_names(json_files: Sequence[Path], *, leave_out_invalid: bool = False) -> LabelSet:
+NO_RENAMES = Renames()
+"""All labels keep their names."""
+
+
+def find_names(
+    json_files: Sequence[Path], *, leave_out_invalid: bool = False, renames: Renames = NO_RENAMES
+) -> LabelSet:
     """Return the label set of files: background, then all labels in alphabetical order, in VOC's colours.
 
     Labels that mean void (`lookup.is_void`) are no classes. Shapes that `find_invalid` lists may be left out.
 
     Raises:
         InvalidLabelsError: Shapes are invalid; the message lists all of them.
-        ValueError: A file is damaged, or no file has a shape.
+        ValueError: A file is damaged, no file has a shape, or a label with a new name does not occur.
         OSError: A file cannot be read.
     """
-    labels = _find_labels(json_files, leave_out_invalid)
-    if not labels:
+    found = _find_labels(json_files, leave_out_invalid)
+    if not found:
         raise ValueError(f"None of {len(json_files)} LabelMe files has a shape, so there are no classes.")
+    renames.check(found)
+    labels = {renames.apply(label) for label in found}
     names = ("background", *sorted(label for label in labels if not is_background(label) and not is_void(label)))
     return LabelSet(names=names, colours=voc_colours(len(names)))
 
@@ -63,6 +72,7 @@ def check_labels(
     *,
     leave_out_invalid: bool = False,
     origin: str | Path = CLASSES_FILE,
+    renames: Renames = NO_RENAMES,
 ) -> None:
     """Check that all labels of files are classes of a label set, or void.
 
@@ -70,11 +80,14 @@ def check_labels(
 
     Raises:
         InvalidLabelsError: Shapes are invalid; the message lists all of them.
-        ValueError: A label is not a class, so that `read_labels` would reject it; or a file is damaged.
+        ValueError: A label is not a class, so that `read_labels` would reject it; a label with a new name does not
+            occur; or a file is damaged.
         OSError: A file cannot be read.
     """
-    for label, path in _find_labels(json_files, leave_out_invalid).items():
-        _find_class(label, label_set, path, origin)
+    found = _find_labels(json_files, leave_out_invalid)
+    renames.check(found)
+    for label, path in found.items():
+        _find_class(renames.apply(label), label_set, path, origin)
 
 
 def find_invalid(json_files: Iterable[Path]) -> InvalidLabels:
@@ -135,13 +148,16 @@ def _find_class(label: str, label_set: LabelSet, json_file: Path, origin: str | 
     return found
 
 
-def read_labels(label_set: LabelSet, json_file: Path, *, leave_out_invalid: bool = False) -> LabelMap:
+def read_labels(
+    label_set: LabelSet, json_file: Path, *, leave_out_invalid: bool = False, renames: Renames = NO_RENAMES
+) -> LabelMap:
     """Draw the label map of one file.
 
     Args:
         label_set: From `find_names`, or any other; without a background class, uncovered pixels are void.
         json_file: A file written by LabelMe.
         leave_out_invalid: Whether to leave out invalid shapes instead of raising an error.
+        renames: New names of the labels.
 
     Returns:
         `(H, W)` ids of `label_set`, H and W as stated in the file.
@@ -160,7 +176,7 @@ def read_labels(label_set: LabelSet, json_file: Path, *, leave_out_invalid: bool
             if leave_out_invalid:
                 continue
             raise InvalidLabelsError(json_file, find_invalid([json_file])) from error
-        labels[region] = _find_class(label, label_set, json_file)
+        labels[region] = _find_class(renames.apply(label), label_set, json_file)
     return labels
 
 

@@ -5,6 +5,8 @@ H is height, W width.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import numpy.typing as npt
 
 from refinenet.io.images.mask_files import read_colour_mask, read_mask
 from refinenet.labels import Colour, LabelMap, LabelSet
-from refinenet.settings import hint_at
+from refinenet.settings import find_near
 
 CLASSES_FILE = "classes.yaml"
 """Usual name of the file that lists the classes of a folder."""
@@ -139,11 +141,28 @@ def describe_unknown(labels: Sequence[str], label_set: LabelSet, origin: str | P
         label_set: The classes.
         origin: The file that lists them.
     """
-    names, are = ", ".join(map(repr, labels[:5])), "is not one of" if len(labels) == 1 else "are not among"
+    shown, is_one = labels[:5], len(labels) == 1
+    said = f"{', '.join(map(repr, shown))}, which {'is not one of' if is_one else 'are not among'}"
+    said = f"{said} {', '.join(label_set.names)}."
+    near = {label: found[0] for label in shown if (found := find_near(label, label_set.names))}
+    renames = ", ".join(f"{_as_yaml(label)}: {_as_yaml(near.get(label, 'void'))}" for label in shown)
+    line = f"rename: {{{renames}}}"
+    if near:  # which of two similar names is misspelt, only the user knows
+        meant = " and ".join(map(repr, dict.fromkeys(near.values())))
+        return (
+            f"{said} If {meant} is meant, correct the misspelt name: in 'names' of {origin}, or in the annotation "
+            f"tool. Or rename the label{'' if is_one else 's'} in {origin}: {line}"
+        )
+    it = "it" if is_one else "them"
     return (
-        f"{names}, which {are} {', '.join(label_set.names)}.{hint_at(labels, label_set.names)} "
-        f"Correct 'names' in {origin}, or the label in the annotation tool."
+        f"{said} Add {it} to 'names' in {origin}, or rename {it} there to one of these classes, or to void, which "
+        f"leaves the pixels out: {line}"
     )
+
+
+def _as_yaml(name: str) -> str:
+    """Return a name as it is written in a YAML mapping in braces."""
+    return name if re.fullmatch(r"[A-Za-z][\w ]*", name) else json.dumps(name, ensure_ascii=False)
 
 
 def find_id(label: str, label_set: LabelSet) -> int | None:

@@ -20,13 +20,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from refinenet.deployment.inputs import check_target
 from refinenet.deployment.journal import GREY, LABEL_FILES
-from refinenet.deployment.outputs import check_target
 from refinenet.deployment.ray.journal import RayJournal, RayResult, failed
 from refinenet.deployment.ray.reading import Deaths, read_row
 from refinenet.deployment.ray.storage import as_place, is_here
 from refinenet.deployment.ray.tasks import Worker, WorkerSettings
-from refinenet.deployment.reading import choose_reading
 from refinenet.inference.backends import BACKENDS, check_backend
 from refinenet.inference.backends.base import BackendName, InferencePrecision
 from refinenet.inference.output_kinds import OUTPUT_KINDS, Kind, Output, is_of_values, split_kind
@@ -36,7 +35,7 @@ from refinenet.inference.values.subject import RenderOptions
 from refinenet.io.console import print_note
 from refinenet.io.files import refuse_blocked, sweep_leftovers_of
 from refinenet.io.images.bands import name_bands
-from refinenet.io.images.sample_values import Reading, ValueRange
+from refinenet.io.images.sample_values import Reading, ValueRange, choose_reading
 from refinenet.io.raster.writer import TIFF_SUFFIXES
 from refinenet.labels import LabelSet
 from refinenet.models.factory import open_model

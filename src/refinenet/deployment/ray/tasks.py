@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from refinenet._version import __version__
-from refinenet.deployment.outputs import check_target
+from refinenet.deployment.inputs import check_target
 from refinenet.deployment.ray.reading import as_table, begin, give_up
 from refinenet.deployment.ray.storage import find_stamps, is_here, read_content, write_content
 from refinenet.inference.backends import open_backend

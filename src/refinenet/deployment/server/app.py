@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from refinenet._version import __version__
 from refinenet.deployment.server import open_inference, page, routes
-from refinenet.deployment.server.gate import Gate
-from refinenet.deployment.server.refusals import add_handlers
+from refinenet.deployment.server.guarded_app import create_guarded_app
 from refinenet.deployment.server.service import Service
 from refinenet.deployment.server.settings import ServerSettings
 
 if TYPE_CHECKING:
     from refinenet.deployment.segmentation_model import SegmentationModel
+
+OPEN_PATHS = frozenset(
+    {"/", *(f"/static/{name}" for name in page.STATIC), "/healthz", "/v2/health/live", "/v2/health/ready"}
+)
+"""Paths that need no token: they reveal nothing but the page and whether the server runs."""
 
 
 def create_app(model: SegmentationModel, settings: ServerSettings | None = None) -> FastAPI:
@@ -38,19 +41,16 @@ def create_app(model: SegmentationModel, settings: ServerSettings | None = None)
         yield
         service.close()
 
-    app = FastAPI(
-        title="refinenet",
-        summary="Segmentation of images",
-        version=__version__,
+    app = create_guarded_app(
+        "Segmentation of images",
+        service.settings,
+        service.metrics,
+        admit=service.admit,
+        open_paths=OPEN_PATHS,
         lifespan=live,
-        docs_url=None,  # FastAPI's pages load scripts from another host
-        redoc_url=None,
-        redirect_slashes=False,
     )
     app.state.service = service
-    add_handlers(app, service.metrics)
     app.include_router(routes.router)
     app.include_router(open_inference.router)
     app.include_router(page.router)
-    app.add_middleware(Gate, settings=service.settings, metrics=service.metrics, admit=service.admit)
     return app

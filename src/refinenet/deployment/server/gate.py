@@ -15,14 +15,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from refinenet.deployment.server.metrics import Metrics
-from refinenet.deployment.server.page import STATIC
 from refinenet.deployment.server.refusals import HEADERS, Refusal, make_response
 from refinenet.deployment.server.settings import ServerSettings, is_loopback
 
-OPEN_PATHS = frozenset(
-    {"/", *(f"/static/{name}" for name in STATIC), "/healthz", "/v2/health/live", "/v2/health/ready"},
-)
-"""Paths that need no token: they reveal nothing but the page and whether the server runs."""
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CLOSE = {"Connection": "close"}
 _COSTLY = ("/segment", "/v2/models/")
@@ -37,10 +32,19 @@ class Gate:
         settings: Limits, hosts and token.
         metrics: Counts requests.
         admit: Raises `Refusal` if no further image can be taken.
+        open_paths: Paths that need no token: they reveal nothing but the page and whether the server runs.
     """
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings, metrics: Metrics, admit: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: ServerSettings,
+        metrics: Metrics,
+        admit: Callable[[], object],
+        open_paths: frozenset[str],
+    ) -> None:
         self._app, self._settings, self._metrics, self._admit = app, settings, metrics, admit
+        self._open_paths = open_paths
         self._held = 0
         """Bytes of the bodies of all requests that are not answered."""
 
@@ -78,7 +82,7 @@ class Gate:
     def _check(self, scope: Scope, headers: Headers) -> None:
         self._check_host(headers)
         token = self._settings.token
-        if token is not None and scope["path"] not in OPEN_PATHS:
+        if token is not None and scope["path"] not in self._open_paths:
             # Bytes, because `compare_digest` takes no text outside ASCII.
             sent = headers.get("authorization", "").encode("latin-1", "replace")
             if not hmac.compare_digest(sent, f"Bearer {token}".encode()):

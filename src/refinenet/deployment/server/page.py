@@ -33,6 +33,15 @@ async def show_page(request: Request) -> str:
 @router.get("/static/{name}")
 async def show_static(name: str) -> Response:
     """Return the style, a script or the icon of the pages."""
+    return respond_static(name)
+
+
+def respond_static(name: str) -> Response:
+    """Return a file that pages load, also those of other applications.
+
+    Raises:
+        Refusal: There is no such file.
+    """
     if name not in STATIC:
         raise Refusal(404, f"There is nothing at /static/{name[:100]}.", "request")
     return Response(_read(f"static/{name}"), media_type=STATIC[name])

@@ -56,27 +56,30 @@ def add_handlers(app: FastAPI, metrics: Metrics) -> None:
         metrics: Counts refusals by reason.
     """
 
-    def from_refusal(request: Request, error: Any) -> Response:
-        metrics.count_refusal(error.reason)
-        return make_response(error, request.state.request_id)
+    # Coroutines, because Starlette calls functions in threads, which refusals under overload would fill.
+    def respond(request: Request, refusal: Refusal) -> Response:
+        metrics.count_refusal(refusal.reason)
+        return make_response(refusal, request.state.request_id)
 
-    def from_framework(request: Request, error: Any) -> Response:
+    async def from_refusal(request: Request, error: Any) -> Response:
+        return respond(request, error)
+
+    async def from_framework(request: Request, error: Any) -> Response:
         message = _WORDS.get(error.status_code, str(error.detail)).format(
             method=request.method, path=request.url.path[:200]
         )
-        refusal = Refusal(error.status_code, message, "request", error.headers)
-        return from_refusal(request, refusal)
+        return respond(request, Refusal(error.status_code, message, "request", error.headers))
 
-    def from_parameters(request: Request, error: Any) -> Response:
+    async def from_parameters(request: Request, error: Any) -> Response:
         found = [f"{each['loc'][-1]}: {each['msg']}" for each in error.errors()]
-        return from_refusal(request, Refusal(422, "; ".join(found), "parameters"))
+        return respond(request, Refusal(422, "; ".join(found), "parameters"))
 
-    def from_fault(request: Request, _: Exception) -> Response:
+    async def from_fault(request: Request, _: Exception) -> Response:
         metrics.requests.labels("500").inc()  # Starlette responds to faults outside the gate, which counts all others
         message = "The server failed at this request, and its operator finds the reason in its log."
-        return from_refusal(request, Refusal(500, message, "fault"))
+        return respond(request, Refusal(500, message, "fault"))
 
-    def from_disconnect(_request: Request, _error: Exception) -> Response:
+    async def from_disconnect(_request: Request, _error: Exception) -> Response:
         return Response(status_code=_CLOSED_BY_CLIENT)
 
     app.add_exception_handler(Refusal, from_refusal)

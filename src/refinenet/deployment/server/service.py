@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from refinenet._version import __version__
-from refinenet.deployment.outputs import choose_kinds, usual_suffix
+from refinenet.deployment.inputs import choose_kinds, usual_suffix
 from refinenet.deployment.server.memory import estimate_bytes, measure_pixel_bytes, read_bytes
 from refinenet.deployment.server.metrics import Metrics
 from refinenet.deployment.server.model_processes import ModelEndedError, ModelProcesses
@@ -153,6 +153,10 @@ class Service:
         """
         self.refuse_unready()
         self.queue.refuse_if_full()
+
+    def drain(self) -> None:
+        """Take no further requests, because the server was asked to stop."""
+        self.is_draining = True
 
     @property
     def kinds(self) -> list[Kind]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.util import find_spec
 from typing import Annotated, ClassVar
 
+from refinenet.io.extras import install_extra
 from refinenet.io.images.image_files import MAX_PIXELS
 from refinenet.settings import Range, Rule, Settings
 
@@ -14,6 +17,7 @@ _NAME = Rule(
     lambda name: re.fullmatch(r"[A-Za-z0-9._-]{1,100}", name) is not None,
     "1 to 100 letters, digits, dots, dashes and underscores",
 )
+_LIBRARIES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +96,7 @@ class ServerSettings(Settings):
         return is_loopback(self.host)
 
 
+@lru_cache(maxsize=64)  # asked for each request
 def is_loopback(address: str) -> bool:
     """Whether an address or a host name means this machine."""
     if address == "localhost":
@@ -100,3 +105,14 @@ def is_loopback(address: str) -> bool:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:
         return False
+
+
+def check_libraries() -> None:
+    """Check that what the server is built on is installed.
+
+    Raises:
+        ValueError: A library is missing.
+    """
+    missing = next((name for name in _LIBRARIES if find_spec(name) is None), None)
+    if missing is not None:
+        raise ValueError(f"The server needs {missing}: {install_extra('serve')}")

@@ -35,6 +35,7 @@ VIDEO_SUFFIXES = (
 
 REAL_TIME_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp")
 STREAM_SCHEMES = (*REAL_TIME_SCHEMES, "http", "https", "tcp")
+_CAMERA = re.compile(r"camera:(\d{1,3})")
 _STILL_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jpe", ".jfif", ".avif")
 
 
@@ -56,7 +57,7 @@ def is_video(source: str | os.PathLike[str]) -> bool:
     text = os.fspath(source)
     address = urlsplit(text) if "://" in text else None
     if address is None:
-        return bool(_camera_number(text)) or Path(text).suffix.lower() in VIDEO_SUFFIXES
+        return bool(_CAMERA.fullmatch(text)) or Path(text).suffix.lower() in VIDEO_SUFFIXES
     is_picture = address.scheme in ("http", "https") and Path(address.path).suffix.lower() in _STILL_SUFFIXES
     return address.scheme in STREAM_SCHEMES and not is_picture
 
@@ -82,16 +83,11 @@ def find_source(source: str | os.PathLike[str]) -> VideoSource:
             )
         name = re.sub(r"//[^/@]*@", "//", text)
         return VideoSource(kind="stream", address=text, name=name, is_real_time=scheme in REAL_TIME_SCHEMES)
-    if number := _camera_number(text):
-        return _find_camera(number)
+    if camera := _CAMERA.fullmatch(text):
+        return _find_camera(camera[1])
     _check_file(Path(text))
     # "file:" keeps FFmpeg from taking a file name for an address.
     return VideoSource(kind="file", address=f"file:{text}", name=text)
-
-
-def _camera_number(text: str) -> str | None:
-    match = re.fullmatch(r"camera:(\d{1,3})", text)
-    return match.group(1) if match else None
 
 
 def _find_camera(number: str) -> VideoSource:
@@ -102,7 +98,8 @@ def _find_camera(number: str) -> VideoSource:
     device = Path(f"/dev/video{number}")
     if not device.exists():
         found = ", ".join(f"camera:{path.name[5:]}" for path in sorted(Path("/dev").glob("video[0-9]*")))
-        raise FileNotFoundError(f"There is no camera:{number} ({device}). Found: {found or 'none'}.")
+        advice = "Pass one of these" if found else "Connect one, or pass a video or the address of a stream"
+        raise FileNotFoundError(f"There is no camera:{number} ({device}). Found: {found or 'none'}. {advice}.")
     return VideoSource(kind="camera", address=str(device), name=f"camera:{number}", is_real_time=True)
 
 
@@ -190,7 +187,7 @@ class Recording:
         """Reason why reading stopped early, if it did."""
         self._last: Fraction | None = None
         self._jump = Fraction(0)
-        self._container = _open(source, timeout)
+        self._container = _open(source, timeout, at_once=at_once)
         try:
             self._video = self._find_video()
         except ValueError:
@@ -214,8 +211,12 @@ class Recording:
         if self.source.is_real_time or self.source.kind == "file":
             return self.source.is_real_time
         # Playlists have a size themselves.
-        is_playlist = self._container.format.name.startswith(("hls", "dash"))
-        return self.seconds is None and (is_playlist or self._container.size <= 0)
+        return self.seconds is None and (self.has_segments or self._container.size <= 0)
+
+    @property
+    def has_segments(self) -> bool:
+        """Whether it is a playlist, whose frames arrive some seconds of video at a time."""
+        return self._container.format.name.startswith(("hls", "dash"))
 
     def _find_video(self) -> VideoStream:
         name = self.source.name
@@ -291,7 +292,7 @@ class Recording:
         self._container.close()
 
 
-def _open(source: VideoSource, timeout: float) -> InputContainer:
+def _open(source: VideoSource, timeout: float, *, at_once: bool) -> InputContainer:
     import av
 
     is_file = source.kind == "file"
@@ -299,6 +300,9 @@ def _open(source: VideoSource, timeout: float) -> InputContainer:
     options = {"protocol_whitelist": "file"} if is_file else {}
     if source.address.startswith("rtsp"):
         options = {"rtsp_flags": "prefer_tcp"}
+    elif source.kind == "stream" and at_once:
+        # Of a live playlist FFmpeg would begin three segments, often 20 seconds, before the newest frame.
+        options = {"live_start_index": "-1"}
     try:
         return av.open(
             source.address,
@@ -314,7 +318,9 @@ def _open(source: VideoSource, timeout: float) -> InputContainer:
             reason = "it has no frames: it ends within its header"
         if is_file:
             raise ValueError(f"{source.name} is not a readable video, or is damaged ({reason}).") from error
-        raise ConnectionError(f"{source.name} cannot be opened: {reason}.") from error
+        is_camera = source.kind == "camera"
+        advice = f" Check that {source.address} is a camera that no other program uses, and that you may read it."
+        raise ConnectionError(f"{source.name} cannot be opened: {reason}.{advice if is_camera else ''}") from error
 
 
 def _cover() -> int:

@@ -26,6 +26,13 @@ _TOLERANCE = 1.0
 _DOUBLINGS = 10
 """Most doublings of the pause: more than the longest pause needs, few enough not to overflow."""
 
+_FASTER, _MUCH_FASTER = 0.97, 0.75
+"""Time between the frames of a live playlist, as shares of the time in the video; the latter if they are late."""
+_LATE = 1.0
+"""Seconds by which these frames may be shown later than at the beginning, until they are shown much faster."""
+_LONGEST_STEP = 0.5
+"""Seconds after which the next frame is shown even if segments between them are missing."""
+
 _END = object()
 
 
@@ -47,6 +54,33 @@ class Delivery:
 
 EVERYTHING = Delivery()
 """What a video file is written from: all frames that can be waited for, and sound."""
+
+
+class SegmentPace:
+    """Spreads frames that arrive a segment at a time over the time until the next segment.
+
+    Frames are shown a little faster than they were filmed, so that a delay that a slow network causes does not stay.
+    """
+
+    def __init__(self) -> None:
+        self._due: float | None = None
+        self._seconds = self._usual = 0.0
+
+    def find_pause(self, seconds: float, now: float) -> float:
+        """Return how long to wait before a frame is shown.
+
+        Args:
+            seconds: Its time in the video.
+            now: A monotonic time, at which it was decoded.
+        """
+        if self._due is None:
+            self._due, self._usual = now, now - seconds
+        else:
+            step = min(max(0.0, seconds - self._seconds), _LONGEST_STEP)
+            is_late = self._due - seconds - self._usual > _LATE
+            self._due = max(now, self._due + step * (_MUCH_FASTER if is_late else _FASTER))
+        self._seconds = seconds
+        return max(0.0, self._due - now)
 
 
 @dataclass
@@ -98,6 +132,8 @@ class VideoStream:
         is_live = self.first.is_endless if delivery.at_once else source.is_real_time
         self._may_drop = is_live if delivery.live is None else delivery.live
         self._is_paced = self._may_drop and not self.first.is_endless and delivery.at_once
+        has_bursts = self._may_drop and self.first.is_endless and self.first.has_segments and delivery.at_once
+        self._bursts = SegmentPace() if has_bursts else None
         self.reconnections = self.left_out = self.damaged = 0
         self._stop = threading.Event()
         self._queue: queue.Queue[object] = queue.Queue(delivery.waiting)
@@ -152,10 +188,16 @@ class VideoStream:
         self._put(_END)
 
     def _pace(self, item: Frame | Sound) -> Frame | Sound:
-        """Wait until the time of a frame has come, if the video is played as a camera would send it."""
-        if not self._is_paced or isinstance(item, Sound):
+        """Wait until the time of a frame has come, if the video is played as a camera would send it.
+
+        So are live playlists: of a segment that is handed over all at once all frames but the last would be dropped.
+        """
+        if isinstance(item, Sound) or not (self._is_paced or self._bursts):
             return item
         now = time.monotonic()
+        if self._bursts:
+            self._stop.wait(self._bursts.find_pause(float(item.seconds), now))
+            return replace(item, decoded_at=time.monotonic())
         if self._started is None:
             self._started = now - float(item.seconds)
         self._stop.wait(max(0.0, self._started + float(item.seconds) - now))
@@ -200,8 +242,13 @@ class VideoStream:
             if recording.seconds is None and shown.is_same_as(shown_before):
                 self._notify(f"{self.source.name} sent the same {shown.frames} frames again: the video ends here.")
                 return
-            shown_before = shown
+            shown_before, was_endless = shown, recording.is_endless
             recording = self._reconnect(recording.trouble or "the other side closed it")
+            if recording is not None and was_endless and recording.has_segments and not recording.is_endless:
+                # Its playlist now says that it is whole: what is listed are the last frames, which were shown.
+                self._notify(f"{self.source.name} has ended.")
+                recording.close()
+                return
 
     def _play(self, recording: Recording, shown: _Shown) -> Iterator[Frame | Sound]:
         """Yield the content of a recording, with times that continue those before, and add its frames to `shown`."""

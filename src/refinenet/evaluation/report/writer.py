@@ -83,7 +83,8 @@ def _make_entries(
     evaluation: Evaluation, dataset: Dataset, predict: Callable[[Sample], Prediction], folder: Path
 ) -> tuple[list[Entry], list[TargetEntry]]:
     """Read and predict each image once, however often it is shown; entries are in the order of the choices."""
-    choices, target_choices = choose(evaluation.metrics), choose_target_images(evaluation)
+    choices = choose(evaluation.metrics)
+    target_choices = choose_target_images(evaluation) if evaluation.image_targets else ()
     specs = {spec.name: spec for spec in dataset.chosen_specs}
     by_image: dict[int, list[Choice | TargetChoice]] = defaultdict(list)
     all_choices: list[Choice | TargetChoice] = [*choices, *target_choices]
@@ -94,7 +95,7 @@ def _make_entries(
     for index, reasons in by_image.items():
         sample = dataset[index]
         prediction = predict(sample)
-        shown = replace(sample, image=as_picture(sample.image, dataset.bands))
+        shown = replace(sample, image=as_picture(sample.image, dataset.bands)) if dataset.bands else sample
         for choice in reasons:
             if isinstance(choice, TargetChoice):
                 name = choice.output

@@ -37,7 +37,7 @@ def close_seal(path: Path, others: Sequence[Path] = ()) -> None:
     """
     content = path.read_bytes()
     assert content.count(_MARK + _ZEROS) == 1
-    digest = _hash([content, *(other.read_bytes() for other in others)])
+    digest = hash_files([content, *(other.read_bytes() for other in others)])
     path.write_bytes(content.replace(_MARK + _ZEROS, _MARK + digest.encode("ascii")))
 
 
@@ -69,12 +69,13 @@ def is_sealed(contents: Sequence[bytes], entries: Collection[str]) -> bool:
             raise ValueError(f"it has entries of this package's exporter ({', '.join(ours)}) and no readable hash")
         return False
     zeroed = contents[0].replace(_MARK + stated[0], _MARK + _ZEROS)
-    if len(stated) != 1 or _hash([zeroed, *contents[1:]]).encode("ascii") != stated[0]:
+    if len(stated) != 1 or hash_files([zeroed, *contents[1:]]).encode("ascii") != stated[0]:
         raise ValueError("its content does not have the hash that it states")
     return True
 
 
-def _hash(contents: Sequence[bytes]) -> str:
+def hash_files(contents: Iterable[bytes]) -> str:
+    """Return the hexadecimal SHA-256 of files one after the other."""
     digest = hashlib.sha256()
     for content in contents:
         digest.update(content)

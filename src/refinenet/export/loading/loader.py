@@ -15,7 +15,7 @@ from typing import Any
 
 from refinenet.distributed.environment import INSTALL
 from refinenet.export.loading.checked_files import read_checked, write_checked
-from refinenet.export.loading.checksum import is_sealed
+from refinenet.export.loading.checksum import hash_files, is_sealed
 from refinenet.export.loading.schema import HEADER_KEY, LOGITS
 from refinenet.inference.backends.graph import (
     ENGINES,
@@ -81,7 +81,7 @@ def open_bundled(name: str) -> tuple[ExportedModel, ModelCard]:
     _check_seal(path, files, metadata)
     card, _ = read_header(metadata)
     channels = card.architecture.num_channels
-    return ExportedModel(path=path, graph=Graph(files), channels=channels, sha256=_hash(files)), card
+    return ExportedModel(path=path, graph=Graph(files), channels=channels, sha256=hash_files(files.values())), card
 
 
 def open_exported(path: Path, engine: Engine) -> tuple[ExportedModel, ModelCard]:
@@ -126,11 +126,7 @@ def _describe(
         reason = printable(str(error), limit=500)
         raise ValueError(f"{path} is not a usable export of this package: {reason}") from error
     graph = Graph(checked, has_bounded_memory=found["has_bounded_memory"])
-    return ExportedModel(path=path, graph=graph, channels=found["channels"], sha256=_hash(files)), card
-
-
-def _hash(files: Mapping[str, bytes]) -> str:
-    return hashlib.sha256(b"".join(files.values())).hexdigest()
+    return ExportedModel(path=path, graph=graph, channels=found["channels"], sha256=hash_files(files.values())), card
 
 
 def _read(path: Path) -> dict[str, bytes]:

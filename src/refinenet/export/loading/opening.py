@@ -22,7 +22,7 @@ from refinenet.inference.backends.base import CPU, INT8, BackendName
 from refinenet.inference.backends.cached_translations import find_folder, read_translation
 from refinenet.inference.backends.graph import ENGINES, Engine, ExportedModel
 from refinenet.io.console import print_note
-from refinenet.models.model_card import BUNDLED, ModelCard, bundled_path
+from refinenet.models.model_card import BUNDLED, ModelCard, bundled_path, read_card
 from refinenet.models.model_spec import ModelSpec
 from refinenet.models.recognition import recognise
 
@@ -62,8 +62,9 @@ def open_described(
     if is_graph or (str(spec.model) in BUNDLED and not has_pytorch()):
         return _open_graph(spec, None if backend == AUTO else backend, device, precision)
     if spec.model is not None:
-        models.read_card(spec.model)  # refuses a missing file before PyTorch is imported, which takes seconds
-    _require_pytorch(spec.model)
+        read_card(spec.model)  # refuses a missing file before PyTorch is imported, which takes seconds
+    if not has_pytorch():
+        _refuse_without_pytorch(spec.model)
     translated = _open_translated(spec, backend, device, precision)
     if translated is not None:
         return translated
@@ -106,18 +107,20 @@ def _open_translated(
 def _find_translation(model: str, engine: Engine, precision: str) -> tuple[ExportedModel, ModelCard] | None:
     is_bundled, is_int8 = model in BUNDLED, precision == INT8
     path = bundled_path(model) if is_bundled else Path(model)
-    recognised = recognise(path)
-    if recognised is None:
-        return None
-    card, weights = recognised
     if is_bundled and engine == "openvino" and not is_int8 and path.with_suffix(".xml").is_file():
         try:
             exported, translated = open_bundled(model)
         except ValueError as error:
             print_note(f"{error} The model file is used instead.")
         else:
-            if translated.weights_sha256 == card.weights_sha256:
+            card = read_card(model)
+            # The graph has a hash over everything, so a card like its own, which lacks int8, is not damaged.
+            if card is not None and replace(card, int8=None) == translated:
                 return replace(exported, sha256=card.weights_sha256, is_translation=True), card
+    recognised = recognise(path)
+    if recognised is None:
+        return None
+    card, weights = recognised
     if is_int8 and card.int8 is None:
         return None
     graph = read_translation(find_folder(engine, weights, card.architecture, card.int8 if is_int8 else None))
@@ -132,10 +135,10 @@ def _load_network(spec: ModelSpec, device: str | torch.device | None) -> tuple[m
     return models.open_network(spec, device, _draw_calibration_images)
 
 
-def _require_pytorch(model: str | os.PathLike[str] | None) -> None:
+def _refuse_without_pytorch(model: str | os.PathLike[str] | None) -> None:
     if model is None:
         require_pytorch("A new network")
-    elif not has_pytorch():
+    else:
         name = os.fspath(model)
         raise ValueError(
             f"{name} is a network of PyTorch, which this small installation lacks. Export it where PyTorch is "

@@ -31,6 +31,9 @@ class GraphBackend:
         ValueError: the engine is not installed, or cannot read the graph.
     """
 
+    device = CPU
+    """Device on which images must be."""
+
     def __init__(self, graph: Graph, engine: Engine, precision: str, channels: int, source: str) -> None:
         self._graph, self._engine, self._precision = graph, engine, precision
         self._threads = choose_threads()
@@ -59,11 +62,6 @@ class GraphBackend:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._start()
-
-    @property
-    def device(self) -> str:
-        """Device on which images must be."""
-        return CPU
 
     def __call__(self, images: Array) -> Array:
         """Map float32 RGB images `(N, 3, H, W)` in [0, 1] to logits `(N, K, ceil(H/4), ceil(W/4))`, alike arrays.

@@ -195,16 +195,6 @@ def compile_openvino(model: Any, **settings: Any) -> Any:
         return openvino.Core().compile_model(model, "CPU", settings)
 
 
-@contextmanager
-def _openvino_guard() -> Iterator[None]:
-    """Keep this thread's signal stack while OpenVINO reads or compiles a graph, and translate its errors."""
-    try:
-        with _same_signal_stack():
-            yield
-    except RuntimeError as error:
-        raise BackendError(f"OpenVINO cannot read the graph: {error}") from error
-
-
 class _SignalStack(ctypes.Structure):
     """`stack_t` of Linux."""
 
@@ -212,21 +202,22 @@ class _SignalStack(ctypes.Structure):
 
 
 @contextmanager
-def _same_signal_stack() -> Iterator[None]:
-    """Restore this thread's alternate signal stack after OpenVINO has replaced it by one of its own.
+def _openvino_guard() -> Iterator[None]:
+    """Translate OpenVINO's errors, and restore this thread's alternate signal stack, which it replaces by its own.
 
     OpenVINO frees its stack with the model. If another thread does that, this one is left with a stack that no longer
     exists, and the next signal, such as Ctrl-C, crashes the process.
     """
-    if sys.platform != "linux":
-        yield
-        return
-    libc, before = ctypes.CDLL(None), _SignalStack()
-    libc.sigaltstack(None, ctypes.byref(before))
+    libc, before = ctypes.CDLL(None) if sys.platform == "linux" else None, _SignalStack()
+    if libc is not None:
+        libc.sigaltstack(None, ctypes.byref(before))
     try:
         yield
+    except RuntimeError as error:
+        raise BackendError(f"OpenVINO cannot read the graph: {error}") from error
     finally:
-        libc.sigaltstack(ctypes.byref(before), None)
+        if libc is not None:
+            libc.sigaltstack(ctypes.byref(before), None)
 
 
 def read_openvino(openvino: Any, graph: Graph) -> Any:

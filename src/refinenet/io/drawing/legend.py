@@ -33,8 +33,8 @@ class LegendEntry:
     colour: Colour | None
     """RGB; None is drawn hatched, like pixels without a class."""
     name: str
-    share: float
-    """Share of the pixels, in [0, 1]."""
+    share: float | None
+    """Share of the pixels, in [0, 1]; None if it is not shown."""
 
 
 def add_legend(
@@ -71,7 +71,7 @@ def draw_legend(entries: Sequence[LegendEntry], width: int) -> npt.NDArray[np.ui
     """
     font = ImageFont.load_default(FONT_SIZE)
     names = [fit_text(entry.name, font, _LONGEST_NAME) for entry in entries]
-    shares = [format_share(entry.share) for entry in entries]
+    shares = ["" if entry.share is None else format_share(entry.share) for entry in entries]
     share_end = _BOX + 3 * _GAP + _longest(names, font) + _longest(shares, font)
     columns = max(1, (width - 2 * MARGIN + _BETWEEN_COLUMNS) // (share_end + _BETWEEN_COLUMNS))
     rows = math.ceil(len(entries) / columns)
@@ -109,8 +109,7 @@ def fit_text(
     Pillow's built-in font, the only one available everywhere, has only ASCII letters: accents are left out, and other
     letters become question marks.
     """
-    letters = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
-    plain = "".join(letter if " " <= letter <= "~" else "?" for letter in letters)
+    plain = _as_ascii(text)
     if font.getlength(plain) <= width:
         return plain
     for length in range(min(len(plain) - 1, round(width)), 0, -1):
@@ -118,6 +117,23 @@ def fit_text(
         if font.getlength(shortened) <= width:
             return shortened
     return ""
+
+
+def wrap_text(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
+    """Break a text into lines of at most `width` pixels, between words; a longer word is shortened, see `fit_text`."""
+    lines: list[str] = []
+    for word in _as_ascii(text).split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(fit_text(word, font, width))
+    return lines
+
+
+def _as_ascii(text: str) -> str:
+    letters = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in letters)
 
 
 def format_share(share: float) -> str:

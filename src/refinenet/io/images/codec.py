@@ -224,7 +224,9 @@ def encode(
         # A palette of fewer than 256 colours would change the bits per pixel, so it is filled up with black.
         image.putpalette(bytes(value for colour in palette for value in colour).ljust(768, b"\0"))
     content = io.BytesIO()
-    options: dict[str, Any] = {"compress_level": _level(pixels)}
+    # The default level 6 of zlib takes several times as long, and saves only a tenth of the bytes of a picture and a
+    # third of the few bytes of a label map (`benchmarks/files.py`).
+    options: dict[str, Any] = {"compress_level": 1 if pixels.ndim == 3 else 3}
     if image_format == "JPEG":
         options = {"quality": 95, "subsampling": 0}
     elif text:
@@ -236,15 +238,6 @@ def encode(
     except OSError as error:
         raise ValueError(f"Shape {pixels.shape} cannot be written as {image_format}: {error}.") from error
     return content.getvalue()
-
-
-def _level(pixels: npt.NDArray[Any]) -> int:
-    """Return the compression level of zlib, from 1 to 9.
-
-    The default 6 takes several times as long, and saves only a tenth of the bytes of a picture and a third of the few
-    bytes of a label map (`benchmarks/files.py`).
-    """
-    return 1 if pixels.ndim == 3 else 3
 
 
 def write(path: str | os.PathLike[str], pixels: npt.NDArray[Any], *, palette: Sequence[Colour] | None = None) -> Path:

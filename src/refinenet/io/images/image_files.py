@@ -154,7 +154,11 @@ def read_picture(stream: BinaryIO, name: str) -> Picture:
     """
     image = _open_header(stream, name)
     with _clear_errors(name):
-        _correct_pillow(image)
+        # Pillow misreads the headers of some sound files; it is corrected before the pixels are read.
+        if isinstance(image, BmpImagePlugin.BmpImageFile):
+            _correct_bmp(image)
+        elif isinstance(image, TiffImagePlugin.TiffImageFile):
+            _correct_tiff(image)
     return load_picture(image, name, is_ours=True)
 
 
@@ -177,14 +181,6 @@ def _open_header(stream: BinaryIO, name: str) -> ImageFile.ImageFile:
     formats = _find_box_formats(start[8:], name) if start[4:8] == b"ftyp" else _FORMATS
     with _clear_errors(name):
         return Image.open(stream, formats=formats)
-
-
-def _correct_pillow(image: Image.Image) -> None:
-    """Correct what Pillow misreads in the headers of sound files, before the pixels are read."""
-    if isinstance(image, BmpImagePlugin.BmpImageFile):
-        _correct_bmp(image)
-    elif isinstance(image, TiffImagePlugin.TiffImageFile):
-        _correct_tiff(image)
 
 
 def _correct_bmp(image: BmpImagePlugin.BmpImageFile) -> None:

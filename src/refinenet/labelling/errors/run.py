@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ import torch
 from refinenet.datasets import DatasetSource
 from refinenet.io.console import print_note
 from refinenet.labelling.drafts import DraftSet, check_format, describe_drafts
-from refinenet.labelling.errors.fold_models import deal_folds, train_fold
+from refinenet.labelling.errors.fold_models import Fold, deal_folds, train_fold
 from refinenet.labelling.errors.fold_settings import check_fold_settings
 from refinenet.labelling.errors.judging import Judge, judge_all
 from refinenet.labelling.errors.seen_images import find_seen
@@ -22,7 +23,7 @@ from refinenet.labelling.errors.suspect_list import write_drafts, write_suspects
 from refinenet.labelling.errors.suspect_scores import ScoredSuspect, score_suspects
 from refinenet.labelling.image_journal import open_image_journal
 from refinenet.labelling.labelled_images import LabelledImages, open_labelled
-from refinenet.models import BUNDLED, locate_model, open_model
+from refinenet.models import BUNDLED, ModelSpec, locate_model, open_model
 from refinenet.training import RunFolder
 
 FIRST = 200
@@ -88,8 +89,12 @@ class LabelErrors:
         left_out = f" {self.left_out} images were not checked: the models saw them." if self.left_out else ""
         advice = ""
         if self.drafts is not None:
-            take = f"refinenet label take EXPORT --drafts {self.folder} --into DATASET"
-            advice = f"\nTo correct them in a tool: {self.drafts.advice}\nThen: {take}"
+            take, into = "refinenet label take", f"--drafts {self.folder} --into DATASET"
+            advice = (
+                f"\nTo accept proposals: decide on the page, save the decisions, then {take} decisions.csv {into}"
+                f"\nTo correct them in a tool: {self.drafts.advice}\nOr in the browser: refinenet label correct "
+                f"{self.folder}\nThen: {take} EXPORT {into}"
+            )
         return (
             f"{len(self.suspects):,} regions in {self.judged:,} images contradict their label; the first "
             f"{self.listed:,} are in {self.page}.{left_out}{advice}"
@@ -144,10 +149,12 @@ def find_label_errors(
     images, folder, tool = open_labelled(dataset, root, splits), Path(output), check_format(file_format)
     files = [_locate(model) for model in models]
     judges = _choose_judges(images, files, unseen=unseen, progress=progress)
-    if folds is not None:
-        judges = _train_judges(images, folds, folder, unseen=unseen, device=device, progress=progress)
+    dealt = [] if folds is None else _deal(images, folds, unseen=unseen, progress=progress)
     settings = _describe(images, {str(file): open_model(file)[1].weights_sha256 for file in files}, folds)
+    # Before the folds are trained, so that those of an interrupted search are not mixed with others.
     with open_image_journal(folder, "judged", settings) as journal:
+        if folds is not None:
+            judges = _train_judges(images, folds, dealt, folder, device=device, progress=progress)
         found = judge_all(images, judges, journal, folder, device=device, progress=progress)
     scored = score_suspects(found, len(found))
     page = write_suspects(images, scored[:first], len(scored), len(found), folder)
@@ -176,8 +183,15 @@ def _describe(images: LabelledImages, models: Mapping[str, str], folds: Folds | 
     values: dict[str, Any] = {"format": 1, "dataset": images.name, "models": dict(models)}
     values["splits"] = [part.split for part in images.parts]
     if folds is not None:
-        network = {key: str(value) for key, value in folds.network.items()}
+        # What a size means may change from version to version.
+        network = {**{key: str(value) for key, value in folds.network.items()}, **_describe_network(folds.network)}
         values |= {"folds": folds.count, "group": folds.group, "network": network, "settings": dict(folds.settings)}
+    return values
+
+
+def _describe_network(network: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the encoder, the decoder and all else that a network is made of."""
+    values: Mapping[str, Any] = json.loads(json.dumps(ModelSpec(**network).origin, default=os.fspath))
     return values
 
 
@@ -216,22 +230,25 @@ def _choose_judges(images: LabelledImages, files: Sequence[Path], *, unseen: boo
     return [Judge(models=models, images=tuple(indices)) for models, indices in by_models.items()]
 
 
-def _train_judges(
-    images: LabelledImages,
-    folds: Folds,
-    folder: Path,
-    *,
-    unseen: bool,
-    device: str | torch.device | None,
-    progress: bool,
-) -> list[Judge]:
+def _deal(images: LabelledImages, folds: Folds, *, unseen: bool, progress: bool) -> list[Fold]:
     start = folds.network.get("model")
     if start is not None and _find_seen(_locate(start), images, unseen=unseen, progress=progress):
         raise ValueError(
             f"The folds would start from {start}, which was trained on images of {images.name} and has learnt "
             "their labels. Start from another model, or from a new network (--size small)."
         )
-    dealt = deal_folds(images, folds.count, folds.group, show=progress)
+    return deal_folds(images, folds.count, folds.group, show=progress)
+
+
+def _train_judges(
+    images: LabelledImages,
+    folds: Folds,
+    dealt: Sequence[Fold],
+    folder: Path,
+    *,
+    device: str | torch.device | None,
+    progress: bool,
+) -> list[Judge]:
     judges = []
     for fold in dealt:
         run = folder / f"fold-{fold.number}"

@@ -14,7 +14,7 @@ from refinenet.io.images.band_images import as_picture
 from refinenet.io.images.codec import write
 from refinenet.io.images.mask_files import read_mask
 from refinenet.io.tables import write_table
-from refinenet.labelling.drafts import DraftImage, DraftSet, choose_shapes, convert
+from refinenet.labelling.drafts import SUSPECTS, DraftImage, DraftSet, choose_shapes, convert
 from refinenet.labelling.errors.judging import REGIONS
 from refinenet.labelling.errors.suspect_page import SuspectView, draw_entry, render_page
 from refinenet.labelling.errors.suspect_scores import ScoredSuspect
@@ -62,7 +62,9 @@ def write_suspects(
         view = _propose(images, index, [listed[rank] for rank in ranks], folder)
         for rank in ranks:
             entries[rank] = draw_entry(view, listed[rank].suspect, rows[rank], images.all.label_set)
-    page = render_page(images.name, [entries[rank] for rank in range(len(listed))], total, judged)
+    # Without image files, such as those of drawn scenes, there are no drafts that decisions could refer to.
+    origin = None if None in _image_files(images, sorted(by_image)) else folder
+    page = render_page(images.name, origin, [entries[rank] for rank in range(len(listed))], total, judged)
     return write_atomically(folder / PAGE, page.encode())
 
 
@@ -84,8 +86,8 @@ def write_drafts(
 ) -> DraftSet | None:
     """Write the proposals in the format of an annotation tool, for a person to accept or to correct.
 
-    The record of the drafts (`drafts.json`) names the labels of the dataset as the original ones, so that `take_labels`
-    takes accepted proposals as well as corrections, and nothing else.
+    The record of the drafts (`drafts.json`) names the labels of the dataset as the original ones, and what is proposed,
+    so that `take_labels` takes accepted proposals as well as corrections, and nothing else.
 
     Returns:
         The drafts; None if there are no suspects, or the images are not files (such as drawn ones).
@@ -94,7 +96,7 @@ def write_drafts(
         ValueError: There is no such format.
         OSError: A file cannot be written.
     """
-    indices = sorted({each.image for each in listed})
+    indices = list(dict.fromkeys(each.image for each in listed))
     names, files = [images.names[index].partition("/")[2] for index in indices], _image_files(images, indices)
     if not indices or None in files:
         return None
@@ -105,13 +107,21 @@ def write_drafts(
         whole = images.names[index]
         plain = f"{whole if name in repeated else name}{file.suffix}"
         proposed.append(DraftImage(name=plain, file=file, ids=folder / PROPOSALS / f"{whole}.png"))
-        before.append(DraftImage(name=plain, file=file, ids=folder / LABELS / f"{whole}.png"))
-    options = DraftOptions(label_set=images.all.label_set, shapes=choose_shapes(file_format, None), origin="suspects")
+        old = DraftImage(name=plain, file=file, ids=folder / LABELS / f"{whole}.png", sample=whole)
+        why = "; ".join(_explain(images, each) for each in listed if each.image == index)
+        before.append(replace(old, proposal=proposed[-1].ids, regions=folder / REGIONS / f"{whole}.png", reasons=why))
+    options = DraftOptions(label_set=images.all.label_set, shapes=choose_shapes(file_format, None), origin=SUSPECTS)
     options = replace(options, simplify=0.0)  # nothing but the suspects may come back changed
     drafts = DraftSet(folder=folder, format=file_format, options=options, min_area=0, images=tuple(proposed), failed={})
     recorded = replace(convert(drafts, progress=False), images=tuple(before))
     recorded.save()
     return recorded
+
+
+def _explain(images: LabelledImages, scored: ScoredSuspect) -> str:
+    suspect, names = scored.suspect, images.all.label_set.names
+    label = VOID if suspect.label == images.all.label_set.ignore_index else names[suspect.label]
+    return f"{suspect.pixels:,} pixels labelled {label} look like {names[suspect.prediction]}"
 
 
 def _image_files(images: LabelledImages, indices: Sequence[int]) -> list[Path | None]:

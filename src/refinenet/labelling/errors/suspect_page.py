@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -96,11 +97,12 @@ def draw_entry(view: SuspectView, suspect: Suspect, row: Mapping[str, Any], labe
     return Entry(row=row, tiles=tuple(tiles), colours=(colours[0], colours[1]))
 
 
-def render_page(dataset: str, entries: Sequence[Entry], total: int, judged: int) -> str:
+def render_page(dataset: str, folder: Path | None, entries: Sequence[Entry], total: int, judged: int) -> str:
     """Render the page.
 
     Args:
         dataset: Name of the dataset.
+        folder: Folder of the search, from which accepted proposals can be taken; None if they cannot.
         entries: The suspects, in order.
         total: Number of all suspects.
         judged: Number of images that were judged.
@@ -109,6 +111,7 @@ def render_page(dataset: str, entries: Sequence[Entry], total: int, judged: int)
 
     return _load_template().render(
         dataset=dataset,
+        folder=folder,
         entries=entries,
         total=total,
         judged=judged,

@@ -2,20 +2,24 @@
 // Decisions stay in this browser until they are saved; nothing is sent anywhere.
 document.documentElement.classList.add("js");
 const articles = [...document.querySelectorAll("article")];
+const columns = ["rank", "split", "image", "number", "label", "prediction", "pixels"];
+const letters = { t: "proposal", k: "label", b: "neither" };
 const place = `refinenet-suspects-${document.body.dataset.dataset}`;
 const decisions = read();
 let current = 0;
 
+// All that sets a suspect apart, so that a later search of the same dataset does not inherit decisions about others.
 function key(article) {
-  return [article.dataset.split, article.dataset.image, article.dataset.number].join("/");
+  return [...columns.slice(1), "place"].map((column) => article.dataset[column]).join("/");
 }
 function read() {
   try { return JSON.parse(localStorage.getItem(place)) || {}; } catch { return {}; }
 }
 function show() {
   for (const article of articles) article.dataset.is = decisions[key(article)] || "";
-  const decided = articles.filter((article) => decisions[key(article)]).length;
-  document.getElementById("count").textContent = `${decided} of ${articles.length} decided.`;
+  const decided = articles.filter((article) => decisions[key(article)]);
+  const taken = decided.filter((article) => decisions[key(article)] === "proposal").length;
+  document.getElementById("count").textContent = `${decided.length} of ${articles.length} decided, ${taken} proposals taken.`;
 }
 function decide(article, decision) {
   decisions[key(article)] = decision;
@@ -30,8 +34,8 @@ function go(index) {
 function save() {
   const quote = (text) => `"${String(text).replaceAll('"', '""')}"`;
   const rows = articles.filter((each) => decisions[key(each)]).map((each) =>
-    [each.dataset.rank, each.dataset.split, each.dataset.image, each.dataset.number, decisions[key(each)]].map(quote).join(","));
-  const text = ["rank,split,image,number,decision", ...rows].join("\n") + "\n";
+    [...columns.map((column) => each.dataset[column]), decisions[key(each)]].map(quote).join(","));
+  const text = [[...columns, "decision"].join(","), ...rows].join("\n") + "\n";
   const link = document.createElement("a");
   link.href = `data:text/csv;charset=utf-8,${encodeURIComponent(text)}`;
   link.download = "decisions.csv";
@@ -46,8 +50,8 @@ for (const [index, article] of articles.entries()) {
 document.getElementById("save").addEventListener("click", save);
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || !articles.length) return;
-  if (event.key === "e" || event.key === "c") {
-    decide(articles[current], event.key === "e" ? "error" : "correct");
+  if (letters[event.key]) {
+    decide(articles[current], letters[event.key]);
     go(current + 1);
   } else if (event.key === "n") go(current + 1);
   else if (event.key === "p") go(current - 1);

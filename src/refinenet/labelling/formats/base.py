@@ -19,6 +19,7 @@ from PIL import Image
 
 from refinenet.datasets.formats.lookup import find_background, find_id, is_background
 from refinenet.labels import Colour, LabelMap, LabelSet, voc_colours
+from refinenet.settings import hint_at
 
 VOID_NAMES = ("void", "ignore", "ignored")
 """Labels that all readers take for pixels without a class."""
@@ -141,6 +142,8 @@ class ToolExport:
     """Images in the export, by item."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     """The reason for each image of the export that has no labels."""
+    reviewed: frozenset[str] = frozenset()
+    """Items that a person is known to have looked at, because the tool exports only those, or marks them."""
 
 
 def strip_suffix(name: str) -> str:
@@ -159,8 +162,10 @@ def find_class(label: str, label_set: LabelSet, place: str) -> int:
     found = find_id(label, label_set) if found is None or find_background(label_set) != found else found
     if found is None:
         raise ValueError(
-            f"{place} has the label {label!r}, which is not one of {', '.join(label_set.names)}. Rename it in the "
-            "tool, or add it to `names` in the dataset's classes.yaml."
+            f"{place} has the label {label!r}, which is not one of {', '.join(label_set.names)}."
+            f"{hint_at([label], label_set.names)} `label take` imports it as one of these classes with --rename "
+            f"{label!r}=CLASS, and without a class with =void. Or rename it in the tool, or add it to `names` in the "
+            "dataset's classes.yaml."
         )
     return found
 

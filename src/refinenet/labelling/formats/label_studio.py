@@ -163,7 +163,13 @@ def read_label_studio(path: Path) -> ToolExport:
         return _draw(checked[item], label_set, f"{path}, {item},")
 
     return ToolExport(
-        path=path, format="label-studio", items=tuple(checked), label_names=tuple(labels), read=read, skipped=skipped
+        path=path,
+        format="label-studio",
+        items=tuple(checked),
+        label_names=tuple(labels),
+        read=read,
+        skipped=skipped,
+        reviewed=frozenset(checked if key == "annotations" else ()),  # a person submitted them, one by one
     )
 
 

@@ -158,6 +158,7 @@ def _join(exports: list[ToolExport], path: Path) -> ToolExport:
         label_names=tuple(dict.fromkeys(name for export in exports for name in export.label_names)),
         read=lambda item, label_set: homes[item].read(item, label_set),
         image_files={item: file for export in exports for item, file in export.image_files.items()},
+        reviewed=frozenset().union(*(export.reviewed for export in exports)),
     )
 
 

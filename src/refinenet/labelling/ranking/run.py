@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from refinenet.datasets import Dataset, DatasetSource, open_dataset
-from refinenet.deployment import FoundImage, Search, SharedModel, choose_reading, file_state, find_images
+from refinenet.deployment import FoundImage, Search, SharedModel, file_state, find_images
 from refinenet.io.console import describe_error, print_note, progress_bar
 from refinenet.io.files import write_atomically
 from refinenet.io.images.band_images import as_picture
 from refinenet.io.images.codec import read_image, write
-from refinenet.io.images.sample_values import Pixels, Reading, first_of_each_kind
+from refinenet.io.images.sample_values import Pixels, Reading, choose_reading, first_of_each_kind
 from refinenet.io.tables import write_table
-from refinenet.labelling.drafts import DraftSet, describe_drafts, write_labels
+from refinenet.labelling.drafts import DraftSet, choose_prefix, describe_drafts, write_labels
 from refinenet.labelling.image_journal import Entry, ImageJournal, open_image_journal
 from refinenet.labelling.ranking.choice import Chosen, Labelled, Pool, choose
 from refinenet.labelling.ranking.measures import Gauge, Measures
@@ -90,6 +90,7 @@ class Ranking:
         return (
             f"{len(self.chosen)} of {self.images:,} images to label next: {self.folder / TABLE}, with the reasons in "
             f"{self.folder / SHEET}.{failed}\nNext: {self.drafts.advice}\n"
+            f"Or, without a tool, in the browser: refinenet label correct {self.folder}\n"
             f"Then: refinenet label take EXPORT --drafts {self.drafts.folder} --into DATASET"
         )
 
@@ -149,9 +150,21 @@ def rank_images(
     chosen = choose(pool, count, known)
     ranked = [_explain(each, found, model, labelled is not None) for each in chosen]
     write_atomically(folder / PATHS, "".join(f"{each.file}\n" for each in ranked).encode("utf-8", "surrogateescape"))
+    if len(named) == 1 and Path(named[0]).is_dir():
+        drafting = _as_of_folder(named[0], ranked, drafting)
     drafts = write_labels(f"@{folder / PATHS}", folder / DRAFTS, model=model, progress=progress, **drafting)
+    drafts = _give_reasons(drafts, ranked)
     _write(model, gauge, ranked, drafts, folder, len(found), progress=progress)
     return Ranking(folder=folder, images=len(found), failed=tuple(failed), chosen=tuple(ranked), drafts=drafts)
+
+
+def _as_of_folder(
+    source: str | os.PathLike[str], ranked: Sequence[RankedImage], drafting: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Name the drafts of a folder as `write_labels` does: without the folder, which would become one of the dataset."""
+    names = {each.file: f"{each.place}{each.file.suffix}" for each in ranked}
+    prefix = drafting.get("image_prefix")
+    return {**drafting, "names": names, "image_prefix": choose_prefix([source]) if prefix is None else prefix}
 
 
 def _digest(model: SharedModel) -> str:
@@ -244,6 +257,15 @@ def _explain(
     )
 
 
+def _give_reasons(drafts: DraftSet, ranked: Sequence[RankedImage]) -> DraftSet:
+    """Record why each image was chosen, and the order in which to label them."""
+    by_file = {image.file: image for image in drafts.images}
+    images = [replace(by_file[each.file], reasons=each.reasons) for each in ranked if each.file in by_file]
+    drafts = replace(drafts, images=tuple(images))
+    drafts.save()
+    return drafts
+
+
 def _write(
     model: SharedModel,
     gauge: Gauge,
@@ -265,8 +287,8 @@ def _write(
             maps = gauge.measure(pixels)[1]
             cells.append(draw_cell(picture, maps, model.label_set, f"{rank}. {each.place}", each.reasons))
             bar.advance(task)
-    title = f"{len(ranked)} of {images:,} images: image, predicted classes, doubt (bright is unsure)"
-    write(folder / SHEET, draw_sheet(title, cells))
+    title = f"{len(ranked)} of {images:,} images: image, predicted classes, doubt (the darker, the less sure)"
+    write(folder / SHEET, draw_sheet(title, cells, model.label_set))
     write_atomically(folder / LIST, (json.dumps({"format": 1, "images": rows}, indent=1) + "\n").encode())
     write_table(folder / TABLE, rows, COLUMNS)
 

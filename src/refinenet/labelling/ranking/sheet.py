@@ -1,5 +1,7 @@
 """Contact sheet of a ranking: each chosen image, its prediction, a map of doubt, and the reasons for choosing it.
 
+A legend below has the colours of the classes that are predicted.
+
 Shape letters: H height, W width.
 """
 
@@ -12,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from refinenet.io.drawing.colour_bar import paint
-from refinenet.io.drawing.legend import FONT_SIZE, MARGIN, fit_text
+from refinenet.io.drawing.legend import FONT_SIZE, MARGIN, LegendEntry, draw_legend, fit_text, wrap_text
 from refinenet.io.drawing.overlay import blend
 from refinenet.io.images.sample_values import Pixels
 from refinenet.labelling.ranking.measures import DoubtMaps
@@ -22,9 +24,12 @@ CELL = (150, 200)
 """Height and width of a picture in pixels."""
 _LINE = FONT_SIZE + 4
 _COLUMNS = 2
+_WIDE = 3 * (CELL[1] + 2) + MARGIN
+"""Width of an image with its two other pictures."""
+_TEXT = _WIDE - 2 * MARGIN
 _GREY = (90, 90, 90)
 _MOST_DOUBT = 0.8
-"""Entropy, as a share of the largest, that is drawn in the brightest colour."""
+"""Entropy, as a share of the largest, that is drawn in the darkest colour."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +38,8 @@ class SheetCell:
 
     pictures: tuple[Pixels, Pixels, Pixels]
     """The image, the predicted classes over it, and the doubt; each fits into `CELL`."""
+    classes: frozenset[int]
+    """Ids of the predicted classes."""
     title: str
     reasons: str
 
@@ -45,27 +52,44 @@ def draw_cell(image: Pixels, maps: DoubtMaps, label_set: LabelSet, title: str, r
     small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
     colours = _resize(label_set.colourise(label_set.cast(maps.labels)), size)
     doubt = _resize(paint(maps.entropy, 0.0, _MOST_DOUBT, "error"), size)
-    return SheetCell(pictures=(small, blend(small, colours), doubt), title=title, reasons=reasons)
+    classes = frozenset(np.unique(maps.labels).tolist())
+    return SheetCell(pictures=(small, blend(small, colours), doubt), classes=classes, title=title, reasons=reasons)
 
 
-def draw_sheet(title: str, cells: Sequence[SheetCell]) -> Pixels:
-    """Draw the sheet, `(H, W, 3)` uint8 RGB, in rows of two images."""
-    wide = 3 * (CELL[1] + 2) + MARGIN
-    high = CELL[0] + 2 * _LINE + 2 * MARGIN
+def draw_sheet(title: str, cells: Sequence[SheetCell], label_set: LabelSet) -> Pixels:
+    """Draw the sheet, `(H, W, 3)` uint8 RGB, in rows of two images, with a legend of the predicted classes below."""
     columns = min(_COLUMNS, max(1, len(cells)))
-    rows = -(-len(cells) // columns)
-    top = 2 * _LINE + MARGIN
-    sheet = Image.new("RGB", (columns * wide + MARGIN, top + rows * high), "white")
-    draw, large, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_SIZE + 3), ImageFont.load_default(FONT_SIZE)
-    draw.text((MARGIN, _LINE), fit_text(title, large, sheet.width - 2 * MARGIN), "black", large, anchor="lm")
-    for number, cell in enumerate(cells):
-        left, up = MARGIN + number % columns * wide, top + number // columns * high
+    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    width = columns * _WIDE + MARGIN
+    heading = Image.new("RGB", (width, 2 * _LINE + MARGIN), "white")
+    large = ImageFont.load_default(FONT_SIZE + 3)
+    text = fit_text(title, large, width - 2 * MARGIN)
+    ImageDraw.Draw(heading).text((MARGIN, _LINE), text, "black", large, anchor="lm")
+    shown = frozenset[int]().union(*(cell.classes for cell in cells))
+    entries = [
+        LegendEntry(colour=colour, name=name, share=None)
+        for number, (name, colour) in enumerate(zip(label_set.names, label_set.colours, strict=True))
+        if number in shown
+    ]
+    parts = [np.asarray(heading), *(_draw_row(row, width) for row in rows), draw_legend(entries, width)]
+    return np.concatenate(parts)
+
+
+def _draw_row(cells: Sequence[SheetCell], width: int) -> Pixels:
+    """Draw images beside each other, with their texts below; the row is as high as the longest needs."""
+    font = ImageFont.load_default(FONT_SIZE)
+    texts = [[fit_text(cell.title, font, _TEXT), *wrap_text(cell.reasons, font, _TEXT)] for cell in cells]
+    height = CELL[0] + max(map(len, texts)) * _LINE + 2 * MARGIN
+    row = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(row)
+    for number, (cell, lines) in enumerate(zip(cells, texts, strict=True)):
+        left = MARGIN + number * _WIDE
         for k, picture in enumerate(cell.pictures):
-            sheet.paste(Image.fromarray(picture), (left + k * (CELL[1] + 2), up))
-        for line, (text, colour) in enumerate(((cell.title, (0, 0, 0)), (cell.reasons, _GREY))):
-            place = left, up + CELL[0] + MARGIN + line * _LINE
-            draw.text(place, fit_text(text, font, wide - 2 * MARGIN), colour, font, anchor="lm")
-    return np.asarray(sheet)
+            row.paste(Image.fromarray(picture), (left + k * (CELL[1] + 2), 0))
+        for line, text in enumerate(lines):
+            place = left, CELL[0] + MARGIN + line * _LINE
+            draw.text(place, text, _GREY if line else "black", font, anchor="lm")
+    return np.asarray(row)
 
 
 def _resize(picture: Pixels, size: tuple[int, int]) -> Pixels:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from dataclasses import dataclass
-from itertools import islice
 
 from refinenet.io.console import in_words
+from refinenet.io.recent_times import WARM_UP, RecentTimes
 
 LARGE_SHARE = 1 / 3
 """Share of the time above which validation is reported."""
 USUAL_SHARE = 1 / 5
 """Share of the time that validation takes with the advised setting, at most."""
-WARM_UP = 5
-"""Measurements that are left out at the start, at most half of them: the first ones start processes, fill caches and
-compile."""
 FEWEST_STEPS = 2 * WARM_UP
 """Steps before the first estimate, or those of an epoch if it has fewer."""
 RECENT_STEPS = (50, 1000)
@@ -56,31 +52,6 @@ class Remaining:
         return f"{self.summarise()} ({parts})"
 
 
-class _RecentTimes:
-    """Mean of recent times, without those of the warm-up.
-
-    Args:
-        most: Number of times that count.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._recent: deque[float] = deque(maxlen=most)
-        self.count = 0
-        self.total = 0.0
-
-    def add(self, seconds: float) -> None:
-        self._recent.append(seconds)
-        self.count += 1
-        self.total += seconds
-
-    @property
-    def mean(self) -> float:
-        """Mean of the times that count, in seconds; there must be one."""
-        forgotten = self.count - len(self._recent)
-        left_out = max(min(WARM_UP, self.count // 2) - forgotten, 0)
-        return math.fsum(islice(self._recent, left_out, None)) / (len(self._recent) - left_out)
-
-
 class RunClock:
     """Times of the steps and validations of this session; until there are enough of them, of the sessions before.
 
@@ -98,8 +69,8 @@ class RunClock:
         self._earlier_step = earlier_step
         fewest, most = RECENT_STEPS
         # Whole epochs, so that the slow starts of epochs have their share in the mean.
-        self._steps = _RecentTimes(min(steps_per_epoch * math.ceil(fewest / steps_per_epoch), most))
-        self._validations = _RecentTimes(RECENT_VALIDATIONS)
+        self._steps = RecentTimes(min(steps_per_epoch * math.ceil(fewest / steps_per_epoch), most))
+        self._validations = RecentTimes(RECENT_VALIDATIONS)
         self._has_advised = False
 
     def add_step(self, seconds: float) -> None:

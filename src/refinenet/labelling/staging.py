@@ -1,0 +1,63 @@
+"""Labels put aside until the doctor has examined them, so that nothing is changed if it finds errors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from refinenet.datasets import doctor
+from refinenet.datasets.folder import of_ids
+from refinenet.datasets.formats.lookup import CLASSES_FILE
+from refinenet.io.images.mask_files import read_mask
+from refinenet.labelling.dataset_growth import GrowingDataset, Installation, Placed
+from refinenet.labels import LabelMap, LabelSet
+
+
+class Staging:
+    """Labels put aside as a small dataset of their own, for the doctor to examine before anything is changed.
+
+    Args:
+        folder: Its folder, which does not exist yet.
+        label_set: Its classes.
+    """
+
+    def __init__(self, folder: Path, label_set: LabelSet) -> None:
+        self._folder = folder
+        encoding = of_ids(label_set, list(range(len(label_set))), [], CLASSES_FILE)
+        self._dataset = GrowingDataset(root=folder, encoding=encoding, layout=None)
+        self._images: dict[str, Path] = {}
+
+    def add(self, stem: str, image: Path, labels: LabelMap) -> None:
+        """Put the labels of an image aside."""
+        self._images[stem] = image
+        place = self._folder / "images" / "train" / f"{_flatten(stem)}{image.suffix}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(image.resolve())
+        self._dataset.write_mask(self._mask(stem), labels)
+
+    def _mask(self, stem: str) -> Path:
+        return self._folder / "masks" / "train" / f"{_flatten(stem)}.png"
+
+    def check(self, origin: str, *, progress: bool) -> None:
+        """Let the doctor examine them; `origin` replaces the folder's name in its report.
+
+        Raises:
+            ValueError: It found something that would stop training.
+        """
+        if not self._images:
+            return
+        Installation(self._dataset).write_classes()
+        report = doctor.examine(self._folder, workers=0, progress=progress).report
+        findings = tuple(finding for finding in report.findings if finding.kind != "split-missing")
+        text = replace(report, findings=findings).text("taken")
+        if text:
+            raise ValueError(f"Nothing was changed. {text.replace(str(self._folder), origin)}")
+
+    def load(self, stem: str, split: str | None) -> Placed:
+        """Return the labels of an image, to be written to a split."""
+        labels = self._dataset.label_set.cast(read_mask(self._mask(stem)))
+        return Placed(stem=stem, split=split, image=self._images[stem], labels=labels)
+
+
+def _flatten(stem: str) -> str:
+    return stem.replace("/", "__")
