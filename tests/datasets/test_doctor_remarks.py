@@ -47,7 +47,7 @@ def test_what_nobody_labelled_is_told_with_the_line_that_changes_it(tmp_path: Pa
     assert after.labels(0)[0, -1] == after.label_set.ignore_index
     assert after.label_set.names[after.labels(0)[0, 0]] == "car"
     remark = doctor.check(root, workers=0, progress=False).remark
-    assert remark == "Pixels outside all shapes have no class (void): they are neither learned nor measured."
+    assert remark == "Pixels outside all shapes have no class (void): they are ignored in training and evaluation."
     (root / "classes.yaml").write_text("names: [car, background]")
     remark = doctor.check(root, workers=0, progress=False).remark
     assert remark == "Pixels outside all shapes belong to the class background."

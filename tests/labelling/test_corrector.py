@@ -143,6 +143,21 @@ def test_pixels_left_open_by_the_draft_stay_void_until_they_are_painted(tmp_path
     np.testing.assert_array_equal(corrections.read_labels(0), ids)
 
 
+@pytest.mark.parametrize("file_format", ["png", "labelme"])
+def test_drafts_that_nobody_accepted_are_not_taken(file_format: str, tmp_path: Path) -> None:
+    write_todo(tmp_path, file_format=file_format)
+    todo, mine = tmp_path / "todo", tmp_path / "mine"
+    words = "has drafts, none of which was accepted: accept some with `refinenet label correct "
+    with pytest.raises(ValueError, match=words):
+        take_labels(todo, mine, progress=False)
+    corrections = open_corrections(todo)
+    corrections.accept(0, png(GOOD))
+    corrections.withdraw(0)
+    with pytest.raises(ValueError, match=words):
+        take_labels(todo, mine, progress=False)
+    assert not mine.exists()
+
+
 def test_many_classes_take_two_bytes(tmp_path: Path) -> None:
     write_photographs(tmp_path)
     write_ids(tmp_path)

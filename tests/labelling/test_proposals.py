@@ -146,6 +146,35 @@ def test_decisions_of_the_page_take_the_accepted_proposals(folder: Path, call_re
     assert all((labels_of(folder)[place] == ROAD).all() for place in ERRORS)
 
 
+def test_proposals_with_renamed_classes(folder: Path, call_refinenet: CommandLine) -> None:
+    """What nobody touched stays, and what was touched or accepted is taken, under the new names of the dataset."""
+    classes = folder / "mine" / "classes.yaml"
+    assert '"Car"' in classes.read_text()
+    before = labels_of(folder)
+    merged = call_refinenet("label", "take", "out/png", *TAKE, "--rename", "Car=Sky")
+    assert merged.returncode == 0, merged.stderr  # what is one class proposes nothing
+    assert "exactly as proposed" not in merged.stdout
+    assert np.array_equal(labels_of(folder), before)
+    classes.write_text(classes.read_text().replace('"Car"', '"Vehicle"'))
+    assert "has the label 'Car'" in call_refinenet("label", "take", "out/png", *TAKE).stderr
+    renamed = (*TAKE, "--rename", "Car=Vehicle")
+    untouched = call_refinenet("label", "take", "out/png", *renamed)
+    assert untouched.returncode == 0, untouched.stderr
+    assert "2 proposals came back exactly as proposed" in untouched.stdout
+    assert np.array_equal(labels_of(folder), before)
+    edit(folder, ERRORS[0], ROAD)
+    found = call_refinenet("label", "take", "out/png", *renamed)
+    assert "1 proposals came back exactly as proposed" in found.stdout
+    assert (labels_of(folder)[ERRORS[0]] == ROAD).all()
+    assert np.array_equal(labels_of(folder)[:, 55:], before[:, 55:])
+    rows = save_decisions(folder, ["proposal", "proposal"])
+    second = next(row for row in rows if int(row["left"]) >= 55)
+    found = call_refinenet("label", "take", "decisions.csv", *renamed)
+    assert found.returncode == 0, found.stderr
+    accepted = read(folder / "out" / second["region"]) == int(second["number"])
+    assert np.array_equal(labels_of(folder)[:, 55:], np.where(accepted, SKY, before)[:, 55:])
+
+
 def test_decisions_about_another_search_are_refused(folder: Path, call_refinenet: CommandLine) -> None:
     before = labels_of(folder)
     save_decisions(folder, ["proposal", "proposal"])

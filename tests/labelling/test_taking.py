@@ -231,6 +231,50 @@ def test_images_that_came_back_as_proposed_can_be_left_out(tmp_path: Path, call_
     assert [path.stem for path in (tmp_path / "mine" / "masks").iterdir()] == ["b_1"]
 
 
+def test_names_with_dots_are_whole(tmp_path: Path, call_refinenet: Any) -> None:
+    """ "frame.0002" is not a file of the kind ".0002" that shows "frame"."""
+    write_dataset(tmp_path / "mine")
+    write_pair(tmp_path / "mine", "frame", mask(10))
+    with (tmp_path / "mine" / "train.txt").open("a") as stream:
+        stream.write("frame\n")
+    masks = write_drafts(tmp_path, call_refinenet, "frame.0001", "frame.0002")
+    (masks / "frame.0001.png").unlink()
+    Image.fromarray(mask(9)).save(masks / "frame.0002.png")
+    found = call_refinenet("label", "take", "todo/png", "--into", "mine", "--images", "photographs", "--json")
+    assert found.returncode == 0, found.stderr
+    assert [(one["image"], one["action"]) for one in json.loads(found.stdout)["images"]] == [("frame.0002", "new")]
+    assert np.array_equal(read(tmp_path / "mine" / "masks" / "frame.0002.png"), mask(9))
+    assert np.array_equal(read(tmp_path / "mine" / "masks" / "frame.png"), mask(10))
+    again = call_refinenet(*TAKE, "mine", "--json")
+    (image,) = json.loads(again.stdout)["images"]
+    assert (image["image"], image["action"]) == ("frame.0002", "unchanged")
+
+
+def test_folders_are_no_part_of_a_name(tmp_path: Path, call_refinenet: Any) -> None:
+    """While the doctor examines them, "a/b" and "a__b" lie beside each other."""
+    for stem, columns in (("a/b", 5), ("a__b", 9)):
+        write_pair(tmp_path / "photographs", stem, mask(columns), ".", "../ids/masks")
+    (tmp_path / "photographs" / "a__b.png").rename(tmp_path / "photographs" / "a__b.jpg")
+    (tmp_path / "ids" / "classes.yaml").write_text(NAMES)
+    options = ("photographs", "--recursive", "--masks", "ids", "-o", "todo", "--format", "png", "--min-area", "0")
+    assert call_refinenet("label", "write", *options).returncode == 0
+    found = call_refinenet(*TAKE, "mine", "--reviewed")
+    assert found.returncode == 0, found.stderr
+    for stem, columns in (("a/b", 5), ("a__b", 9)):
+        assert np.array_equal(read(tmp_path / "mine" / "masks" / f"{stem}.png"), mask(columns))
+
+
+def test_a_class_called_void_stays_a_class_of_a_new_dataset(tmp_path: Path, call_refinenet: Any) -> None:
+    for stem in ("a_1", "b_1"):
+        write_pair(tmp_path / "photographs", stem, mask(5), ".", "../ids/masks")
+    (tmp_path / "ids" / "classes.yaml").write_text("names: [road, void, tree]\n")
+    options = ("photographs", "--masks", "ids", "-o", "todo", "--format", "png", "--min-area", "0")
+    assert call_refinenet("label", "write", *options).returncode == 0
+    assert call_refinenet(*TAKE, "mine", "--reviewed").returncode == 0
+    assert open_dataset(tmp_path / "mine")("train").label_set.names == ("road", "void", "tree")
+    assert np.array_equal(read(tmp_path / "mine" / "masks" / "a_1.png"), mask(5))
+
+
 def splits_of(root: Path) -> dict[str, set[str]]:
     return {split: set(open_dataset(root)(split).items) for split in ("train", "val")}
 

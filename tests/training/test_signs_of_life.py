@@ -23,7 +23,7 @@ def test_an_epoch_says_how_far_it_is(
     assert any(re.fullmatch(r"Epoch 1/4: 4 of 16 images, loss [0-9.]+, [0-9.]+ images/s", line) for line in lines)
     second = r"Epoch 2/4, best mIoU [0-9.]+: 12 of 16 images, loss [0-9.]+, [0-9.]+ images/s; [0-9]+ s left"
     assert any(re.fullmatch(second, line) for line in lines)
-    assert any(re.fullmatch(r"Evaluating on mine val: 1 of 2 images; [0-9]+ s left", line) for line in lines)
+    assert any(re.fullmatch(r"Evaluating on mine val: 1 of 2 images", line) for line in lines)
 
 
 def test_the_first_epoch_of_a_resumed_run_says_how_much_time_is_left(

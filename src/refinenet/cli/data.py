@@ -124,7 +124,7 @@ def check(
 ) -> None:
     """Check a dataset for errors before training.
 
-    Exit code 0 if training can start (with --fix: on the repaired copy), 1 if it would fail. Warnings do not affect it.
+    The exit code is 0 if training can start (with --fix, on the repaired copy), otherwise 1. Warnings do not affect it.
     """
     from refinenet.datasets import doctor
 

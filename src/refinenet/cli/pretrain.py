@@ -39,7 +39,7 @@ def pretrain(
         bool,
         typer.Option(
             "--show-settings",
-            help="List all settings with default and meaning, with --json also the allowed values, and exit.",
+            help="List all settings with default and meaning (with --json, also the allowed values), and exit.",
         ),
     ] = False,
     stop_after: StopAfter = None,

@@ -26,7 +26,7 @@ def quantise(
 ) -> None:
     """Prepare a model file for int8 (--precision int8).
 
-    The dataset is needed only now; afterwards the file runs in int8 on any machine with OpenVINO.
+    The dataset is needed only for this step; afterwards the file runs in int8 on any machine with OpenVINO.
     """
     from refinenet.io.files import refuse_unwritable
     from refinenet.models.model_card import BUNDLED

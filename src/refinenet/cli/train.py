@@ -73,7 +73,7 @@ def train(
         bool,
         typer.Option(
             "--show-settings",
-            help="List all settings with default and meaning, with --json also the allowed values, and exit.",
+            help="List all settings with default and meaning (with --json, also the allowed values), and exit.",
             rich_help_panel=SETTINGS,
         ),
     ] = False,

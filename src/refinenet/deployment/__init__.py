@@ -1,7 +1,7 @@
 """Deployment: many images, large images, videos, and clusters.
 
-Start reading with `files.segment_files`, the run over many images on one machine: `image_search` finds the images,
-`inputs` plans the jobs, `outputs` writes the results, `journal` makes the run resumable. `video/` and `ray/` are the
+Start reading with `files.segment_files`, the run over many images on one machine, which writes the results:
+`image_search` finds the images, `inputs` plans the jobs, `journal` makes the run resumable. `video/` and `ray/` are the
 other two kinds of run, and `server/` is the HTTP server. `sharing.SharedModel`, the base class of `RefineNet`, starts
 each of them and shares models.
 """

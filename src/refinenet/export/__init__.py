@@ -1,7 +1,8 @@
 """Export of networks to the formats of other programs, and loading of such untrusted files.
 
 A certificate beside each export says how closely it agrees with PyTorch. Start reading at `exporter.export_model`;
-`loading` reads exported files. A new format is a row of `formats.FORMATS`.
+`loading` reads exported files. A new format is a module `NAME_format`, a row of `formats.FORMATS`, and one of
+`targets.TARGETS`.
 """
 
 from typing import TYPE_CHECKING

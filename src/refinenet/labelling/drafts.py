@@ -384,7 +384,7 @@ def _copy_masks(
     from refinenet.io.images.codec import write
 
     export = read_id_masks(masks)
-    stems = {strip_suffix(item): item for item in export.items}
+    stems = frozenset(export.items)
     found: _Found = ([], {})
     for job in plan_work(images, folder, ["labels"], recursive=recursive).items:
         name = f"{job.place}{job.source.suffix}"
@@ -392,7 +392,7 @@ def _copy_masks(
             found[1][name] = str(job.problem or f"there is no mask {job.place}.png in {masks}")
             continue
         try:
-            labels = export.read(stems[job.place], options.label_set)
+            labels = export.read(job.place, options.label_set)
         except ValueError as error:
             found[1][name] = describe_error(error)
             continue

@@ -17,14 +17,17 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from refinenet.datasets.folder import name_split
+from refinenet.io.images.band_images import BAND_SUFFIXES
 from refinenet.io.images.codec import decode
-from refinenet.io.images.image_files import IMAGE_SUFFIXES, walk_names
+from refinenet.io.images.image_files import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_suffix, walk_names
 from refinenet.labelling.dataset_growth import GrowingDataset
 from refinenet.labelling.drafts import DraftImage, DraftSet
 from refinenet.labelling.formats.base import ToolExport, strip_suffix
 
 _RENAMED = re.compile(r"_(jpe?g|png|bmp|tiff?|webp)\.rf\.[0-9A-Za-z]+$")
 """The text that Roboflow appends to the name of an image."""
+_SUFFIXES = (*BAND_SUFFIXES, *FOREIGN_SUFFIXES)
+"""What tools leave at the end of names or not; any other end, as in "frame.0001", belongs to the name."""
 _CLOSE = 8.0
 """Mean difference of pixels (of 255) up to which two files show the same image, one of them compressed again."""
 
@@ -100,7 +103,7 @@ class ImageMatcher:
         return matched, reasons
 
     def _find(self, item: str) -> MatchedImage | str:
-        plain = _RENAMED.sub("", strip_suffix(item))
+        plain = _RENAMED.sub("", strip_suffix(item) if has_suffix(item, _SUFFIXES) else item)
         draft = self._drafts.get(self._draft_stems.find(plain) or "")
         stem = draft.stem if draft is not None else self._image_stems.find(plain) or plain
         if PurePosixPath(stem).is_absolute() or not {"..", ""}.isdisjoint(stem.split("/")) or "\\" in stem:

@@ -66,5 +66,6 @@ def rename_classes(label_set: LabelSet, renames: Renames) -> LabelSet:
     colours: dict[str, tuple[int, int, int]] = {}
     for name, colour in zip(label_set.names, label_set.colours, strict=True):
         colours.setdefault(renames.apply(name), colour)
-    kept = {name: colour for name, colour in colours.items() if not is_void(name)}
+    # A new name "void" drops a class; a class that had this name before stays one.
+    kept = {name: colour for name, colour in colours.items() if not is_void(name) or name in label_set.names}
     return LabelSet(names=tuple(kept), colours=tuple(kept.values()))

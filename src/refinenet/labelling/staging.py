@@ -26,17 +26,21 @@ class Staging:
         encoding = of_ids(label_set, list(range(len(label_set))), [], CLASSES_FILE)
         self._dataset = GrowingDataset(root=folder, encoding=encoding, layout=None)
         self._images: dict[str, Path] = {}
+        self._names: dict[str, str] = {}
 
     def add(self, stem: str, image: Path, labels: LabelMap) -> None:
         """Put the labels of an image aside."""
-        self._images[stem] = image
-        place = self._folder / "images" / "train" / f"{_flatten(stem)}{image.suffix}"
+        name = stem.replace("/", "__")
+        while name in self._images:
+            name += "_"  # "a/b" and "a__b" are two images
+        self._names[stem], self._images[name] = name, image
+        place = self._folder / "images" / "train" / f"{name}{image.suffix}"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(image.resolve())
-        self._dataset.write_mask(self._mask(stem), labels)
+        self._dataset.write_mask(self._mask(name), labels)
 
-    def _mask(self, stem: str) -> Path:
-        return self._folder / "masks" / "train" / f"{_flatten(stem)}.png"
+    def _mask(self, name: str) -> Path:
+        return self._folder / "masks" / "train" / f"{name}.png"
 
     def check(self, origin: str, *, progress: bool) -> None:
         """Let the doctor examine them; `origin` replaces the folder's name in its report.
@@ -55,9 +59,6 @@ class Staging:
 
     def load(self, stem: str, split: str | None) -> Placed:
         """Return the labels of an image, to be written to a split."""
-        labels = self._dataset.label_set.cast(read_mask(self._mask(stem)))
-        return Placed(stem=stem, split=split, image=self._images[stem], labels=labels)
-
-
-def _flatten(stem: str) -> str:
-    return stem.replace("/", "__")
+        name = self._names[stem]
+        labels = self._dataset.label_set.cast(read_mask(self._mask(name)))
+        return Placed(stem=stem, split=split, image=self._images[name], labels=labels)

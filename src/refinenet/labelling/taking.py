@@ -25,7 +25,7 @@ import numpy as np
 from refinenet.datasets import group_stems
 from refinenet.datasets.formats import Renames, is_background, is_void
 from refinenet.io.console import print_note, progress_bar
-from refinenet.labelling.corrector.corrections import CORRECTED, find_corrected
+from refinenet.labelling.corrector.corrections import CORRECTED, find_corrected, find_drafts
 from refinenet.labelling.dataset_growth import (
     BEFORE,
     VAL_SHARE,
@@ -143,8 +143,8 @@ def take_labels(
             `suspects.html` has saved, with the folder of the search as `drafts`.
         into: The dataset's folder; if missing, it is created with `images/`, `masks/`, `classes.yaml` and lists of the
             splits.
-        drafts: The folder that `write_labels` wrote; it records where the images are, and shows which
-            pixels were changed. Not needed after `correct_labels`.
+        drafts: The folder that `write_labels`, `rank_images` or `find_label_errors` wrote; it records where the images
+            are, and shows which pixels were changed. Not needed after `correct_labels`.
         images: Folder of the images, for those that neither the dataset nor `drafts` nor the export has.
         output: New or empty folder for a copy of the dataset, which is changed instead of the original.
         only_corrected: Whether to skip images whose draft labels came back unchanged.
@@ -158,18 +158,16 @@ def take_labels(
         progress: Whether to show progress on standard error.
 
     Raises:
-        ValueError: The export or the dataset is damaged or not recognised, a label is not a class of the dataset, a
-            label to rename does not exist, the doctor found errors that would stop training, or only unchanged drafts
-            could validate in a new dataset; nothing was changed.
+        ValueError: The export or the dataset is damaged or not recognised, nothing was accepted in the folder of
+            `correct_labels`, a label is not a class of the dataset, a label to rename does not exist, the doctor found
+            errors that would stop training, or only unchanged drafts could validate in a new dataset; nothing was
+            changed.
         FileExistsError: `output` is not empty.
         FileNotFoundError: The export or the drafts are missing.
         OSError: A file cannot be read or written.
     """
-    corrected = find_corrected(Path(export))
-    if corrected is not None:
-        export, drafts = corrected, corrected.parent
-    known = None if drafts is None else open_drafts(Path(drafts))
-    is_corrector = known is not None and Path(export).resolve() == (known.folder / CORRECTED).resolve()
+    source, known = _find_source(Path(export), None if drafts is None else Path(drafts))
+    is_corrector = known is not None and source.resolve() == (known.folder / CORRECTED).resolve()
     if known is not None and is_corrector:
         # The corrector shows the ids themselves, not as the format of another tool would hold them.
         known = replace(known, format="png", options=replace(known.options, shapes="masks"))
@@ -178,8 +176,8 @@ def take_labels(
         raise ValueError(f"{name} needs drafts: only they say what was proposed.")
     with tempfile.TemporaryDirectory(prefix="refinenet-") as temporary:
         scratch = Path(temporary)
-        is_table = Path(export).suffix.lower() == DECISIONS and Path(export).is_file()
-        found = read_decisions(Path(export), known) if is_table else open_export(Path(export), scratch / "export")
+        is_table = source.suffix.lower() == DECISIONS and source.is_file()
+        found = read_decisions(source, known) if is_table else open_export(source, scratch / "export")
         if reviewed or is_corrector:  # there each mask was accepted by a person
             found = replace(found, reviewed=frozenset(found.items))
         renames = Renames(rename or {}, "rename (--rename)")
@@ -189,6 +187,25 @@ def take_labels(
         print_note(_describe_new(root, dataset.label_set), enabled=progress and dataset.layout is None)
         taking = _Taking(found, dataset, known, scratch, renames, only_corrected=only_corrected, group=group, val=val)
         return taking.run(None if images is None else Path(images), check=check, progress=progress)
+
+
+def _find_source(export: Path, drafts: Path | None) -> tuple[Path, DraftSet | None]:
+    """Return what to take, and the drafts: of the folder of `correct_labels`, the accepted masks.
+
+    Raises:
+        ValueError: Nothing in that folder was accepted, or the record of the drafts is damaged.
+        FileNotFoundError: The drafts are missing.
+        OSError: The record cannot be read.
+    """
+    corrected = find_corrected(export)
+    if corrected is not None:
+        return corrected, open_drafts(corrected.parent)
+    if drafts is None and (own := find_drafts(export)) is not None:
+        raise ValueError(
+            f"{export} has drafts, none of which was accepted: accept some with `refinenet label correct {export}`, or "
+            f"pass what your annotation tool exported, with --drafts {own}."
+        )
+    return export, None if drafts is None else open_drafts(find_drafts(drafts) or drafts)
 
 
 def _copy(into: Path, output: str | os.PathLike[str] | None) -> Path:

@@ -6,7 +6,7 @@ from refinenet.cli.examples import epilog
 from refinenet.cli.label import correct, errors, next_images, take, write
 
 app = typer.Typer(
-    help="Label with a model's help: choose images, draft labels, import corrected labels, find label errors.",
+    help="Model-assisted labelling: choose images, draft labels, import corrected labels, find label errors.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -18,7 +18,7 @@ def correct(
         Path | None, typer.Option(help=f"File with a token that the page asks for; or set {PREFIX}_TOKEN.")
     ] = None,
 ) -> None:
-    """Correct drafts in the browser, without an annotation tool, until Ctrl-C.
+    """Correct drafts in the browser, without an annotation tool; press Ctrl-C to stop.
 
     The page accepts connections from this machine only. Accepted masks are saved
     at once; rerun the same command to continue. No model is needed.
@@ -26,4 +26,5 @@ def correct(
     from refinenet.labelling import correct_labels
 
     found = correct_labels(todo, port=port, token=read_token(token_file))
-    say(f"{found.reviewed} of {len(found.images)} reviewed. Next: refinenet label take {todo} --into DATASET")
+    following = f" Next: refinenet label take {todo} --into DATASET" if found.reviewed else ""
+    say(f"{found.reviewed} of {len(found.images)} reviewed.{following}")

@@ -44,7 +44,8 @@ def errors(
     unseen: Annotated[
         bool,
         typer.Option(
-            "--unseen", help="Vouch that the models were not trained on these images if their files do not show it."
+            "--unseen",
+            help="Confirm that models without a record of their training images were not trained on these images.",
         ),
     ] = False,
     size: Annotated[

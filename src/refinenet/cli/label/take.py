@@ -66,7 +66,7 @@ def take(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Import corrected labels into a dataset: only those that changed, after the checks of `refinenet data check`.
+    """Check corrected labels as `refinenet data check` does, and import those that changed into a dataset.
 
     Replaced files are backed up to .before/ in the dataset; labels_taken.jsonl in the dataset folder logs every image.
     """

@@ -216,7 +216,7 @@ def _with_remark(source: Source, layout: Layout) -> Source:
     names = source.encoding.label_set.names
     others = [name for name in names if not is_background(name)]
     if len(others) == len(names):
-        remark = "Pixels outside all shapes have no class (void): they are neither learned nor measured."
+        remark = "Pixels outside all shapes have no class (void): they are ignored in training and evaluation."
         return replace(source, remark=remark)
     remark = "Pixels outside all shapes belong to the class background."
     if layout.classes_file is not None:

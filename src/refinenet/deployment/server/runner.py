@@ -54,8 +54,8 @@ def _describe(service: Service, port: int) -> list[str]:
     memory = "" if service.needed_bytes is None else f"; up to {service.needed_bytes / 1e9:.1f} GB of memory"
     return [
         f"Serving {settings.name} ({outputs}; {count} classes) at http://{host}:{port}",
-        f"Limits: {settings.max_bytes / 2**20:g} MiB and {settings.max_pixels:,} pixels an image, {settings.threads} "
-        f"at a time, {settings.queue} waiting, {settings.request_seconds:g} s{memory}. Ctrl-C stops.",
+        f"Limits: {settings.max_bytes / 2**20:g} MiB and {settings.max_pixels:,} pixels per image, {settings.threads} "
+        f"at a time, {settings.queue} waiting, {settings.request_seconds:g} s{memory}. Press Ctrl-C to stop.",
     ]
 
 

@@ -230,6 +230,7 @@ class VideoStream:
         shown_before = _Shown()
         while recording is not None:
             shown = _Shown()
+            was_live_playlist = recording.is_endless and recording.has_segments
             try:
                 yield from self._play(recording, shown)
             finally:  # also when the consumer has left
@@ -242,9 +243,9 @@ class VideoStream:
             if recording.seconds is None and shown.is_same_as(shown_before):
                 self._notify(f"{self.source.name} sent the same {shown.frames} frames again: the video ends here.")
                 return
-            shown_before, was_endless = shown, recording.is_endless
+            shown_before = shown
             recording = self._reconnect(recording.trouble or "the other side closed it")
-            if recording is not None and was_endless and recording.has_segments and not recording.is_endless:
+            if recording is not None and was_live_playlist and recording.has_segments and not recording.is_endless:
                 # Its playlist now says that it is whole: what is listed are the last frames, which were shown.
                 self._notify(f"{self.source.name} has ended.")
                 recording.close()

@@ -175,7 +175,7 @@ def find_corrected(todo: Path) -> Path | None:
     """Return the folder of masks that were accepted in the output folder of a command; None if there is none."""
     drafts = find_drafts(todo)
     found = None if drafts is None else drafts / CORRECTED
-    return found if found is not None and (found / CLASSES_FILE).is_file() else None
+    return found if found is not None and any((found / MASKS).rglob("*.png")) else None
 
 
 def _to_correct(image: DraftImage) -> DraftImage:

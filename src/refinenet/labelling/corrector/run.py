@@ -44,7 +44,7 @@ def correct_labels(todo: str | os.PathLike[str], *, port: int = PORT, token: str
     def announce(found: int) -> None:
         count = len(corrections.images)
         print(f"{count} images, {corrections.reviewed} reviewed: http://{settings.host}:{found}", flush=True)
-        print(quote_controls(f"Accepted masks are in {corrections.folder}. Ctrl-C stops."), flush=True)
+        print(quote_controls(f"Accepted masks are saved in {corrections.folder}. Press Ctrl-C to stop."), flush=True)
 
     with listen(settings) as listener:
         run_app(create_corrector(corrections, settings), settings, listener, announce=announce)

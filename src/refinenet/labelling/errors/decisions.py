@@ -94,6 +94,6 @@ def _accept(
 
 def _describe_others(path: Path, image: str) -> str:
     return (
-        f"{path} has decisions about other suspects than those of the folder now (in {image}): the search was run "
-        "again since. Open its new page, decide there, and save the decisions again. Nothing was changed."
+        f"{path} has decisions about other suspects than those of the folder now (in {image}): the search has "
+        "been run again. Open its new page, decide there, and save the decisions again. Nothing was changed."
     )

@@ -210,7 +210,7 @@ def _find_seen(file: Path, images: LabelledImages, *, unseen: bool, progress: bo
         )
     for doubt in seen.doubts:
         print_note(
-            f"Warning: {doubt}. It checks all images, because you vouch that it has seen none.", enabled=progress
+            f"Warning: {doubt}. It checks all images, because you confirmed that it has seen none.", enabled=progress
         )
     return seen.indices
 

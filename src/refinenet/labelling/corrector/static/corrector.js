@@ -191,12 +191,14 @@ async function accept() {
 /** Removes the saved labels of an image, and shows its draft. */
 async function withdraw() {
   if (isSaving || !confirm("Remove the saved labels of this image and show the draft again?")) return;
+  const index = current;
   try {
-    await server.ask(`/images/${current}/labels`, { method: "DELETE" });
-    todo.images[current].is_reviewed = false;
+    await server.ask(`/images/${index}/labels`, { method: "DELETE" });
+    todo.images[index].is_reviewed = false;
+    kept.delete(index);
+    if (current !== index) { describe(); return; } // the person has gone on
     painting = null;
-    kept.delete(current);
-    await open(current);
+    await open(index);
   } catch (error) {
     complain(error);
   }
