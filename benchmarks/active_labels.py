@@ -1,15 +1,16 @@
 """Labels that teach: how many images reach 95 % of the fully labelled mIoU, chosen by `label next` or at random.
 
     REFINENET_CAMVID=... python benchmarks/active_labels.py [run] [draw] --output FOLDER
-                         [--counts 8 16 24 36 54 80] [--steps 150] [--seeds 0 1 2] [--size 240 180]
+                         [--counts 8 16 24 36 54 80] [--steps 200] [--seeds 0 1 2] [--size 240 180]
 
-The labels of CamVid's training images are hidden. Each arm starts with the same few images, drawn at random; then, in
-turn, the light-weight network of size `small` goes on learning from all images that have labels (the same number of
-steps for any number of images), its mIoU is measured on the validation split, and further images get their labels:
-those that `labelling` chooses with the network that has just been trained, or others drawn at random. The reference has
-all labels, and as many steps. Everything is at half resolution. The encoder keeps the
-ImageNet weights of the installed package, so that it has to look at each image only once: what a single slow core can
-train within minutes.
+The labels of CamVid's training images are hidden, and every fourth image is held out for measurements. Each arm
+starts with the same few images, drawn at random; then, in turn, a new light-weight network of size `small` is trained
+on all images that have labels (the same number of steps for any number of images), its mIoU is measured on the held-
+out images and on the validation split, which shows only one of the three sequences, and further images get their
+labels: those that `labelling` chooses with the network that has just been trained, or others drawn at random. The
+reference has all labels, and as many steps. Everything is at half resolution. The encoder keeps the ImageNet weights
+of the installed package, so that it has to look at each image only once: what a single slow core can train within
+minutes.
 
 `run` works seed by seed, arm by arm; finished rounds are kept in FOLDER, and a killed run goes on with the next one.
 `draw` prints the table and draws FOLDER/active_labels.svg and .png. Without any of these words, both are done.
@@ -22,7 +23,7 @@ import hashlib
 import json
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,8 @@ from typing import Any
 import numpy as np
 import torch
 from frontier import CPU, _read_resized, measure_accuracy
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 from timm.utils import ModelEmaV3
 from torch import Tensor
@@ -53,7 +56,14 @@ STEPS = ("run", "draw")
 ARMS = ("ours", "random")
 EVERY = 3
 """Every third image of the validation split is measured; neighbouring frames look alike."""
+HELD_OUT = 4
+"""Every fourth training image is held out: these come from all sequences, as those that get labels do."""
+TITLES = {"held_out": "held-out images of all sequences", "val": "validation split"}
+MEASURES = tuple(TITLES)
 SHARE = 0.95
+
+Curves = Mapping[str, Sequence[Sequence[float]]]
+"""mIoU of each round, for each seed, for each arm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +100,11 @@ class Plan:
         """Return the finished rounds of an arm."""
         path = self.folder(arm, seed) / "rounds.json"
         return json.loads(path.read_text("utf-8")) if path.is_file() else []
+
+
+def pool_of(items: Sequence[str]) -> list[str]:
+    """Return the training images that may get labels."""
+    return [item for number, item in enumerate(items) if number % HELD_OUT]
 
 
 def read_all(dataset: Dataset) -> Dataset:
@@ -140,15 +155,15 @@ def train(plan: Plan, network: Network, encode: FrozenEncoder, train_set: Datase
         for group in optimiser.param_groups:
             group["lr"] = plan.rate * min(1.0, 10 * (1 - number / plan.steps))
         optimiser.zero_grad()
-        for index in random.integers(0, len(train_set), plan.batch):
-            sample = train_set[int(index)]
-            groups, labels = encode(prepare(sample.image, CPU)), torch.from_numpy(sample.labels.astype(np.int64))[None]
-            if random.random() < 0.5:
-                groups, labels = [[maps.flip(3) for maps in group] for group in groups], labels.flip(2)
-            logits = network.predict(network.decoder(groups))
-            whole = functional.interpolate(logits, labels.shape[1:], mode="bilinear", align_corners=False)
-            loss = functional.cross_entropy(whole, labels, ignore_index=ignore)
-            torch.autograd.backward(loss / plan.batch)
+        drawn = [train_set[int(index)] for index in random.integers(0, len(train_set), plan.batch)]
+        looks = [encode(prepare(sample.image, CPU)) for sample in drawn]
+        groups = [[torch.cat(maps) for maps in zip(*same, strict=True)] for same in zip(*looks, strict=True)]
+        labels = torch.from_numpy(np.stack([sample.labels for sample in drawn]).astype(np.int64))
+        if random.random() < 0.5:
+            groups, labels = [[maps.flip(3) for maps in group] for group in groups], labels.flip(2)
+        logits = network.predict(network.decoder(groups))
+        whole = functional.interpolate(logits, labels.shape[1:], mode="bilinear", align_corners=False)
+        torch.autograd.backward(functional.cross_entropy(whole, labels, ignore_index=ignore))
         optimiser.step()
         average.update(network, number)
     network.load_state_dict(average.module.state_dict())
@@ -182,30 +197,31 @@ def rank(
     return [hidden[each.index] for each in choose(pool, wanted, known)]
 
 
-def run_arm(plan: Plan, arm: str, seed: int, data: Dataset, val_set: Dataset, encode: FrozenEncoder) -> None:
-    """Do the rounds of an arm that are missing. The arm "all" has all labels from the start."""
+def run_arm(
+    plan: Plan, arm: str, seed: int, data: Dataset, measured: Mapping[str, Dataset], encode: FrozenEncoder
+) -> None:
+    """Do the rounds of an arm that are missing. The arm "all" has one round, with all labels."""
     folder, rounds = plan.folder(arm, seed), plan.read(arm, seed)
     order = np.random.default_rng(seed).permutation(len(data)).tolist()
-    for number, wanted in enumerate(plan.counts):
-        if number < len(rounds):
-            continue
-        network, card = load(folder / f"model-{number - 1}.safetensors") if number else start(seed, data)
+    counts = (len(data),) if arm == "all" else plan.counts
+    for number, wanted in list(enumerate(counts))[len(rounds) :]:
         labelled = list(rounds[-1]["labelled"]) if number else []
-        if arm == "all":
-            labelled = order
-        elif arm == "random" or not number:
+        if arm == "random" or not number:
             labelled = order[:wanted]
         else:
+            network, card = load(folder / f"model-{number - 1}.safetensors")
             labelled += rank(plan, network, card, encode, data, labelled, wanted - len(labelled))
+        network, card = start(seed, data)
         shown = replace(data, items=[data.items[index] for index in labelled])
         train(plan, network, encode, shown, 1000 * seed + number)
-        found = measure(network, encode, val_set)
-        rounds.append({"labelled": labelled, "miou": found["miou"], "class_iou": found["class_iou"]})
+        found = {name: measure(network, encode, dataset) for name, dataset in measured.items()}
+        rounds.append({"labelled": labelled, **found})
         # The model of the round before stays until this one is recorded: a killed run begins this round again with it.
         save(folder / f"model-{number}.safetensors", network, card, "float32")
         write_atomically(folder / "rounds.json", json.dumps(rounds).encode())
         (folder / f"model-{number - 1}.safetensors").unlink(missing_ok=True)
-        print(f"{arm} {seed}: {len(labelled)} images, mIoU {100 * found['miou']:.1f} %", flush=True)
+        mious = ", ".join(f"{name} {100 * each['miou']:.1f} %" for name, each in found.items())
+        print(f"{arm} {seed}: {len(labelled)} images, mIoU: {mious}", flush=True)
 
 
 def needed(counts: Sequence[int], mious: Sequence[float], goal: float) -> float | None:
@@ -220,10 +236,24 @@ def needed(counts: Sequence[int], mious: Sequence[float], goal: float) -> float 
 
 
 def draw(plan: Plan, seeds: Sequence[int]) -> None:
-    """Print the table of all finished rounds, and draw the curves."""
-    whole = [rounds[-1]["miou"] for seed in seeds if len(rounds := plan.read("all", seed)) == len(plan.counts)]
-    goal = SHARE * statistics.fmean(whole) if whole else None
-    curves = {arm: [[each["miou"] for each in plan.read(arm, seed)] for seed in seeds] for arm in ARMS}
+    """Print the tables of all finished rounds, and draw the curves."""
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    for axes, measure_name in zip(figure.subplots(1, len(MEASURES), squeeze=False)[0], MEASURES, strict=True):
+        curves = {
+            arm: [[each[measure_name]["miou"] for each in plan.read(arm, seed)] for seed in seeds]
+            for arm in (*ARMS, "all")
+        }
+        whole = [curve[0] for curve in curves.pop("all") if curve]
+        _print_curves(plan, TITLES[measure_name], curves)
+        if whole:
+            _print_needed(plan, seeds, curves, statistics.fmean(whole))
+        _draw_curves(axes, plan, TITLES[measure_name], curves, whole)
+    _print_spread(plan, seeds)
+    for suffix in ("svg", "png"):
+        figure.savefig(plan.output / f"active_labels.{suffix}", dpi=150)
+
+
+def _print_curves(plan: Plan, title: str, curves: Curves) -> None:
     rows = []
     for number, images in enumerate(plan.counts):
         row = [str(images)]
@@ -232,18 +262,24 @@ def draw(plan: Plan, seeds: Sequence[int]) -> None:
             spread = f" ({100 * min(found):.1f} to {100 * max(found):.1f})" if len(found) > 1 else ""
             row.append(f"{100 * statistics.fmean(found):.1f}{spread}" if found else "")
         rows.append(row)
-    print_table("mIoU % on the validation split, mean over seeds", ["images", *ARMS], rows)
-    if goal is not None:
-        print_table(
-            f"Images until {100 * SHARE:.0f} % of the fully labelled mIoU, {100 * statistics.fmean(whole):.1f} %",
-            ["seed", *ARMS],
-            [
-                [str(seed), *(_say(needed(plan.counts, curves[arm][k], goal)) for arm in ARMS)]
-                for k, seed in enumerate(seeds)
-            ],
-        )
-    _print_spread(plan, seeds)
-    _draw_curves(plan, curves, goal, statistics.fmean(whole) if whole else None)
+    print_table(f"mIoU % on the {title}, mean over seeds", ["images", *ARMS], rows)
+
+
+def _print_needed(plan: Plan, seeds: Sequence[int], curves: Curves, whole: float) -> None:
+    goal = SHARE * whole
+    rows = [
+        [f"seed {seed}", *(_say(needed(plan.counts, curves[arm][k], goal)) for arm in ARMS)]
+        for k, seed in enumerate(seeds)
+    ]
+    means = []
+    for arm in ARMS:
+        finished = [curve for curve in curves[arm] if len(curve) == len(plan.counts)]
+        means.append(_say(needed(plan.counts, np.mean(finished, axis=0).tolist(), goal)) if finished else "")
+    print_table(
+        f"Images until {100 * SHARE:.0f} % of the fully labelled mIoU, {100 * whole:.1f} %",
+        ["", *ARMS],
+        [*rows, ["mean curve", *means]],
+    )
 
 
 def _say(images: float | None) -> str:
@@ -252,7 +288,7 @@ def _say(images: float | None) -> str:
 
 def _print_spread(plan: Plan, seeds: Sequence[int]) -> None:
     """Print how many of the chosen images each sequence has, by the prefix of the file names."""
-    items = open_dataset("camvid", plan.root)("train").items
+    items = pool_of(open_dataset("camvid", plan.root)("train").items)
     of_all = Counter(item.partition("_")[0] for item in items)
     rows = [["all images", *(str(of_all[name]) for name in sorted(of_all))]]
     for arm in ARMS:
@@ -264,11 +300,7 @@ def _print_spread(plan: Plan, seeds: Sequence[int]) -> None:
     print_table("Sequences of the labelled images", ["", *sorted(of_all)], rows)
 
 
-def _draw_curves(plan: Plan, curves: dict[str, list[list[float]]], goal: float | None, whole: float | None) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
+def _draw_curves(axes: Axes, plan: Plan, title: str, curves: Curves, whole: Sequence[float]) -> None:
     labels = {"ours": "chosen by label next", "random": "chosen at random"}
     for arm, colour in (("ours", "tab:blue"), ("random", "tab:gray")):
         found = [curve for curve in curves[arm] if curve]
@@ -278,15 +310,14 @@ def _draw_curves(plan: Plan, curves: dict[str, list[list[float]]], goal: float |
         values = 100 * np.array([curve[:length] for curve in found])
         axes.plot(plan.counts[:length], values.mean(0), "o-", color=colour, label=labels[arm])
         axes.fill_between(plan.counts[:length], values.min(0), values.max(0), color=colour, alpha=0.2)
-    if whole is not None and goal is not None:
-        axes.axhline(100 * whole, color="black", linewidth=1, label="all labels")
-        axes.axhline(100 * goal, color="black", linewidth=1, linestyle="--", label="95 % of that")
+    if whole:
+        mean = 100 * statistics.fmean(whole)
+        axes.axhline(mean, color="black", linewidth=1, label="all labels")
+        axes.axhline(SHARE * mean, color="black", linewidth=1, linestyle="--", label=f"{100 * SHARE:.0f} % of that")
     axes.set_xlabel("labelled images")
-    axes.set_ylabel("mIoU on the validation split, %")
+    axes.set_ylabel(f"mIoU on the {title}, %")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
-    for suffix in ("svg", "png"):
-        figure.savefig(plan.output / f"active_labels.{suffix}", dpi=150)
 
 
 def main() -> None:
@@ -297,8 +328,8 @@ def main() -> None:
     parser.add_argument("--root", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
     parser.add_argument("--counts", type=int, nargs="+", default=(8, 16, 24, 36, 54, 80))
-    parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=0.002, help="highest learning rate")
     parser.add_argument("--ranked-side", type=int, default=160, help="longer side of images while they are ranked")
     parser.add_argument("--size", type=int, nargs=2, default=(240, 180), metavar=("WIDTH", "HEIGHT"))
@@ -317,13 +348,17 @@ def main() -> None:
     )
     words = arguments.words or STEPS
     if "run" in words:
-        data, val_set = read_all(plan.open("train")), plan.open("val")
-        val_set = read_all(replace(val_set, items=val_set.items[::EVERY]))
+        whole, val_set = read_all(plan.open("train")), plan.open("val")
+        data = replace(whole, items=pool_of(whole.items))
+        measured = {
+            "held_out": replace(whole, items=whole.items[::HELD_OUT]),
+            "val": read_all(replace(val_set, items=val_set.items[::EVERY])),
+        }
         # The encoder has the same weights for all seeds, so that each image is encoded once for all of them.
         encode = FrozenEncoder(start(arguments.seeds[0], data)[0])
         for seed in arguments.seeds:
             for arm in (*ARMS, "all"):
-                run_arm(plan, arm, seed, data, val_set, encode)
+                run_arm(plan, arm, seed, data, measured, encode)
     if "draw" in words:
         draw(plan, arguments.seeds)
 
