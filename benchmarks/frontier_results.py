@@ -89,7 +89,7 @@ class Results:
             axes.set_xlabel(f"milliseconds ({self.timed}, float32)")
             axes.set_ylabel(f"mIoU %, {self.trained}", fontsize=8)
             axes.grid(alpha=0.3, which="both")
-            axes.legend(loc="lower right")
+            axes.legend(loc="lower center")
             figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 

@@ -34,7 +34,7 @@ from refinenet.datasets.catalog import open_dataset
 from refinenet.datasets.contact_sheet import draw_contact_sheet
 
 DOCS = Path(__file__).parent
-sys.path.append(str(DOCS.parent / "tests" / "helpers"))
+sys.path += [str(DOCS.parent / "tests" / "helpers"), str(DOCS.parent / "benchmarks")]
 
 TUTORIAL = DOCS / "tutorial.md"
 TRAINING_EPOCHS = 2
@@ -109,6 +109,13 @@ def make_deployed(path: Path, shared: Path) -> None:
     overlay = Image.open(folder / "segmented" / "overlay" / f"{SHOWN}.png")
     both = np.concatenate([np.asarray(image.convert("RGB")), np.asarray(overlay.convert("RGB"))], axis=1)
     _write_small(Image.fromarray(both).resize((960, 360), Image.Resampling.BICUBIC), path)
+
+
+def make_frontier(path: Path, _shared: Path) -> None:
+    """Draw the stored results of `benchmarks/frontier.py`, which take hours to measure."""
+    from frontier_results import Results
+
+    Results.read(DOCS / "frontier.json").draw(path)
 
 
 @contextmanager
@@ -213,6 +220,8 @@ FIGURES = (
             "chained-residual-pooling.svg",
         )
     ),
+    # Fonts and antialiasing differ between versions of Matplotlib.
+    Figure(path="images/frontier.png", make=make_frontier, tolerance=3.0),
     Figure(path="demo.png", make=make_demo, tolerance=1.0, seconds=5),
     Figure(path="images/sheet.png", make=make_sheet, tolerance=1.0, seconds=20),
     *(Figure(path=f"images/{name}", make=make_page, tolerance=3.0, seconds=15) for name in PAGE_VIEWS),

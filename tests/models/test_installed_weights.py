@@ -64,7 +64,7 @@ def test_a_changed_file_of_weights_is_refused(tmp_path: Path, monkeypatch: pytes
 def test_a_size_is_recorded_as_what_it_stands_for(monkeypatch: pytest.MonkeyPatch) -> None:
     origin = ModelSpec(size="medium").origin
     assert origin["encoder"] == "tf_efficientnet_lite0"
-    assert origin["decoder"]["widths"] == [128] * 4
+    assert origin["decoder"]["widths"] == [64] * 4
     assert origin["encoder_weights"] == "imagenet"
     assert "size" not in origin
     assert "encoder_weights" not in ModelSpec(size="medium", encoder_weights="random").origin

@@ -296,15 +296,26 @@ def forward_with_norms(weights: Weights, maps: list[Tensor]) -> Tensor:
             x = x + top
         before = convolve_and_norm(x, f"{name}.output.0", f"{name}.output.1") if block < 3 else x
         results.append(before)
-    finest = results[-1].shape[-2:]
-    return torch.stack([functional.interpolate(x, finest, mode="bilinear", align_corners=False) for x in results]).sum(
-        0
-    )
+    if "neck.projections.0.0.weight" not in weights:
+        finest = results[-1].shape[-2:]
+        resized = [functional.interpolate(x, finest, mode="bilinear", align_corners=False) for x in results]
+        return torch.stack(resized).sum(0)
+    total: Tensor | None = None
+    for block, (result, entering) in enumerate(zip(results, maps, strict=True)):
+        name = f"neck.projections.{block}"
+        x = convolve_and_norm(torch.cat([result, entering], 1), f"{name}.0", f"{name}.1")
+        if total is not None:
+            x = x + functional.interpolate(total, x.shape[-2:], mode="bilinear", align_corners=False)
+        total = x
+    assert total is not None
+    return total.relu()
 
 
-@pytest.mark.parametrize("size", ["small", "medium"])
-def test_decoders_with_batch_norm_give_the_results_of_plain_code(size: SizeName) -> None:
-    config = LIGHTWEIGHT.changed({**SIZE_OPTIONS[size].decoder, "widths": (16, 16, 16, 16)})
+@pytest.mark.parametrize("options", [{"sum_blocks": True}, {"neck_channels": 24}], ids=["sum", "neck"])
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_decoders_with_batch_norm_give_the_results_of_plain_code(options: dict[str, Any], depthwise: bool) -> None:
+    size = {**SIZE_OPTIONS["medium"].decoder, "neck_channels": None, "depthwise_last_pooling": depthwise}
+    config = LIGHTWEIGHT.changed({**size, "widths": (16, 16, 16, 16), **options})
     torch.manual_seed(2)
     decoder = Decoder([[channels] for channels in CHANNELS], config).eval()
     for norm in (module for module in decoder.modules() if isinstance(module, nn.BatchNorm2d)):
@@ -324,10 +335,10 @@ def test_decoders_with_batch_norm_give_the_results_of_plain_code(size: SizeName)
 @pytest.mark.parametrize(
     ("size", "multiply_adds", "parameters"),
     [
-        ("tiny", 0.596, 3_159_019),
-        ("small", 2.167, 3_061_579),
-        ("medium", 3.719, 3_352_203),
-        ("large", 6.762, 5_190_667),
+        ("tiny", 0.562, 3_061_867),
+        ("small", 2.250, 3_061_867),
+        ("medium", 2.787, 3_220_171),
+        ("large", 4.833, 3_624_971),
     ],
 )
 def test_sizes_cost_what_the_documentation_says(size: SizeName, multiply_adds: float, parameters: int) -> None:
@@ -352,6 +363,19 @@ def test_a_new_pooling_with_batch_norm_changes_its_input_little() -> None:
     assert 0.1 < added.detach().std() <= 4 * 0.1
 
 
+@pytest.mark.parametrize(("cascade", "groups"), [((1, 1, 2, 2), [8, 6]), ((1, 1, 1, 1), [6])])
+def test_the_neck_of_fewer_blocks_reads_their_finest_maps(
+    cascade: tuple[int, int, int, int], groups: list[int]
+) -> None:
+    options = {"cascade": cascade, "widths": (12, 12, 12, 12), "batch_norm": True, "neck_channels": 5}
+    decoder = Decoder([[6], [7], [8], [9]], LIGHTWEIGHT.changed(options), [[6], [7], [8], [9]]).eval()
+    assert decoder.neck is not None
+    shapes = [tuple(convolution.weight.shape[:2]) for convolution, _ in decoder.neck.projections]
+    assert shapes == [(5, 12 + channels) for channels in groups]
+    maps = [[torch.zeros(1, 6 + k, 40 >> k, 24 >> k), torch.zeros(1, 6 + k, 20 >> k, 12 >> k)] for k in range(4)]
+    assert decoder(maps).shape == (1, 5, 40, 24)
+
+
 def test_the_network_of_two_scales_sees_both() -> None:
     fields: dict[str, Any] = {"model_type": "lightweight", "encoder": "test_resnet", "num_classes": 3}
     torch.manual_seed(0)
@@ -373,6 +397,8 @@ def test_the_network_of_two_scales_sees_both() -> None:
         ({"decoder": {"cascade": (1, 1, 3, 4)}}, "cascade must rise by 0 or 1"),
         ({"decoder": {"pooling": 3}}, "Unknown options of the decoder: pooling. Did you mean .*pooling_links"),
         ({"decoder": {"sum_blocks": True, "widths": [64, 64, 32, 32]}}, "sum_blocks needs equal widths at strides"),
+        ({"decoder": {"sum_blocks": True, "neck_channels": 8}}, "sum_blocks and neck_channels are two ways"),
+        ({"decoder": {"neck_channels": 0}}, "neck_channels must be"),
         ({"decoder": {"bottleneck_units": True}}, "no effect because there are no residual conv units"),
         ({"input_scales": (0.6, 1.2)}, "input_scales must fall, the largest first"),
         ({"input_scales": (9.0,)}, "input_scales must be one or two numbers from 0.1 to 4"),

@@ -22,8 +22,8 @@ VALUES_PER_BAND = 2**20
 _BLOCKS = 4
 _INITIAL_POOLING = 0.1
 """Initial factors of the batch norms of the pooling. With ones, the four pooled maps outweigh the input that they are
-added to, and training starts slowly: size medium reached 52.0 % mIoU in `benchmarks/frontier.py --epochs 15 --seeds 1`,
-and 58.6 % with factors of 0.2; size small 52.3 % with 0.2 and 53.0 % with 0.1."""
+added to, and training starts slowly. In `benchmarks/frontier.py --epochs 15 --seeds 1` 128 channels reached 52.0 % mIoU
+with ones and 58.6 % with factors of 0.2; 64 channels 52.3 % with 0.2 and 53.0 % with 0.1."""
 
 
 def make_activation(config: DecoderConfig) -> nn.Module:
@@ -215,6 +215,10 @@ class RefineBlock(nn.Module):
         refined: Tensor = self.output(self.pooling(self.activation(fused)))
         return refined
 
+    def finest_of(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Return those of the block's encoder feature maps that have the size of its result."""
+        return [feature for feature, is_resized in zip(features, self.is_resized, strict=True) if not is_resized]
+
 
 def _units(count: int, width: int, config: DecoderConfig) -> list[nn.Module]:
     if config.bottleneck_units:
@@ -237,6 +241,30 @@ def resize_features(features: Tensor, like: Tensor, upsampling: Upsampling) -> T
         # PyTorch's bicubic kernel has a = -0.75; that of its antialiased form, like MATLAB's imresize, a = -0.5.
         return functional.interpolate(features, size=like.shape[-2:], mode="bicubic", antialias=True)
     return upsample(features, like, align_corners=upsampling == "bilinear_aligned")
+
+
+class Neck(nn.Module):
+    """Sum over all blocks of their results and finest encoder feature maps, each after a convolution.
+
+    Args:
+        widths: Channels of each block's result and finest encoder feature maps together, coarse to fine.
+        channels: Channels of the sum.
+    """
+
+    def __init__(self, widths: Sequence[int], channels: int) -> None:
+        super().__init__()
+        self.projections = nn.ModuleList(
+            nn.Sequential(_convolution(width, channels, 1), nn.BatchNorm2d(channels)) for width in widths
+        )
+
+    def forward(self, groups: Sequence[Sequence[Tensor]]) -> Tensor:
+        """Maps `(N, C, h, w)` of each block, coarse to fine, to one `(N, channels, h, w)` of the finest size."""
+        total: Tensor | None = None
+        for project, group in zip(self.projections, groups, strict=True):
+            projected: Tensor = project(torch.cat(list(group), dim=1))
+            total = projected if total is None else projected + upsample(total, projected, align_corners=False)
+        assert total is not None
+        return functional.relu(total)
 
 
 class Decoder(nn.Module):
@@ -270,8 +298,13 @@ class Decoder(nn.Module):
                     for count in group[_BLOCKS - 1 - level]
                 ]
         widths = [_block_width(group) for group in paths]
-        self.channels = widths[-1]
-        self.stage_channels = (*widths[1:], widths[-1])
+        widths_out = [*widths[1:], widths[-1]]
+        self.neck: Neck | None = None
+        if config.neck_channels is not None:
+            shown = [sum(path.channels for path in group if path.is_finest) for group in paths]
+            self.neck = Neck([sum(both) for both in zip(widths_out, shown, strict=True)], config.neck_channels)
+        self.channels = config.neck_channels or widths[-1]
+        self.stage_channels = (*widths_out[:-1], self.channels)
         """Channels of the maps that `stages` returns."""
         self.blocks = nn.ModuleList(
             RefineBlock(group, width_out=width_out, fuses=index > 0, config=config)
@@ -285,7 +318,7 @@ class Decoder(nn.Module):
     def stages(self, groups: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         """Return the outputs of all blocks, coarse to fine: `(N, width_out, h, w)`, four at strides 32, 16, 8, 4.
 
-        The last one is the sum of all if the decoder is configured so.
+        The last one is a sum over all if the decoder is configured so.
         """
         features: list[list[Tensor]] = [[] for _ in self.blocks]
         for block, group in zip(self.cascade, reversed(groups), strict=True):
@@ -297,4 +330,11 @@ class Decoder(nn.Module):
             finest = refined[-1]
             for coarser in refined[:-1]:
                 refined[-1] = refined[-1] + upsample(coarser, finest, align_corners=False)
+        if self.neck is not None:
+            refined[-1] = self.neck(
+                [
+                    [result, *block.finest_of(entering)]
+                    for result, block, entering in zip(refined, self.blocks, features, strict=True)
+                ]
+            )
         return refined

@@ -61,6 +61,11 @@ class DecoderConfig(Settings):
     """Whether the heads read the sum of the results of all blocks, resized to the finest, instead of the last block's
     alone: the coarse blocks then learn directly, as in feature pyramid networks (Kirillov et al., Panoptic Feature
     Pyramid Networks, CVPR 2019). The published networks have no such sum."""
+    neck_channels: Annotated[int, Range(1)] | None = None
+    """Channels of the map that the heads read, if it is a sum over all blocks: of each, a 1x1 convolution of its result
+    and its finest encoder feature maps, with batch norm, is resized to the next finer one's and added to it; a ReLU
+    follows. The coarse blocks and the encoder then learn directly, as from the head of SegFormer (Xie et al.,
+    NeurIPS 2021), and narrow decoders suffice. None for no such sum, as in the published networks."""
     encoder_dropout: Annotated[float, Range(0, below=1)] = 0.5
     """Dropout probability of the encoder feature maps at strides 32 and 16."""
     classifier_dropout: Annotated[float, Range(0, below=1)] = 0.0
@@ -77,6 +82,8 @@ class DecoderConfig(Settings):
             conflicts.append(f"cascade must rise by 0 or 1 from map to map, not {self.cascade}")
         if self.sum_blocks and len(set(self.widths[1:])) > 1:
             conflicts.append(f"sum_blocks needs equal widths at strides 16, 8 and 4, not {self.widths}")
+        if self.sum_blocks and self.neck_channels is not None:
+            conflicts.append("sum_blocks and neck_channels are two ways of summing the blocks: give one of them")
         if self.bottleneck_units and not self.adaptive_units + self.output_units:
             conflicts += self._unused(("bottleneck_units",), "there are no residual conv units")
         return conflicts

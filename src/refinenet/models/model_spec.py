@@ -31,6 +31,9 @@ IMAGENET_WEIGHTS, RANDOM_WEIGHTS = "imagenet", "random"
 """Names of initial weights of an encoder."""
 
 
+_LITE0 = "tf_efficientnet_lite0"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Size:
     """Parts of a light-weight network of a given size."""
@@ -39,6 +42,8 @@ class Size:
     """timm name of the encoder."""
     width: int
     """Channels of the decoder."""
+    neck: int
+    """Channels of the sum of all blocks and encoder feature maps, which the heads read."""
     input_scale: float = 1.0
     """Scale at which the network sees the image."""
     depthwise_last_pooling: bool = False
@@ -46,27 +51,27 @@ class Size:
 
     @property
     def decoder(self) -> Mapping[str, Any]:
-        """Options of the decoder: as with MobileNetV2 in the paper, but narrower, with batch norm and a sum."""
+        """Options of the decoder: as with MobileNetV2 in the paper, but narrower, with batch norm and a neck."""
         return {
             "widths": [self.width] * 4,
             "fusion_convolution": False,
             "activation": "relu6",
             "depthwise_last_pooling": self.depthwise_last_pooling,
             "batch_norm": True,
-            "sum_blocks": True,
+            "neck_channels": self.neck,
             "encoder_dropout": 0.0,
         }
 
 
 SIZES: Mapping[SizeName, Size] = MappingProxyType(
     {
-        "tiny": Size(encoder="tf_efficientnet_lite0", width=96, input_scale=0.5, depthwise_last_pooling=True),
-        "small": Size(encoder="tf_efficientnet_lite0", width=64, depthwise_last_pooling=True),
-        "medium": Size(encoder="tf_efficientnet_lite0", width=128),
-        "large": Size(encoder="tf_efficientnet_lite2", width=192),
+        "tiny": Size(encoder=_LITE0, width=32, neck=96, input_scale=0.5, depthwise_last_pooling=True),
+        "small": Size(encoder=_LITE0, width=32, neck=96, depthwise_last_pooling=True),
+        "medium": Size(encoder=_LITE0, width=64, neck=192, depthwise_last_pooling=True),
+        "large": Size(encoder=_LITE0, width=128, neck=256),
     }
 )
-"""Sizes of light-weight networks: 0.6, 2.2, 3.7 and 6.8 billion multiply-adds for an image of 512x512 and 11 classes,
+"""Sizes of light-weight networks: 0.6, 2.2, 2.8 and 4.8 billion multiply-adds for an image of 512x512 and 11 classes,
 chosen by `benchmarks/frontier.py`."""
 
 
