@@ -370,7 +370,8 @@ def test_the_neck_of_fewer_blocks_reads_their_finest_maps(
     options = {"cascade": cascade, "widths": (12, 12, 12, 12), "batch_norm": True, "neck_channels": 5}
     decoder = Decoder([[6], [7], [8], [9]], LIGHTWEIGHT.changed(options), [[6], [7], [8], [9]]).eval()
     assert decoder.neck is not None
-    shapes = [tuple(convolution.weight.shape[:2]) for convolution, _ in decoder.neck.projections]
+    convolutions = [module for module in decoder.neck.modules() if isinstance(module, nn.Conv2d)]
+    shapes = [tuple(convolution.weight.shape[:2]) for convolution in convolutions]
     assert shapes == [(5, 12 + channels) for channels in groups]
     maps = [[torch.zeros(1, 6 + k, 40 >> k, 24 >> k), torch.zeros(1, 6 + k, 20 >> k, 12 >> k)] for k in range(4)]
     assert decoder(maps).shape == (1, 5, 40, 24)

@@ -331,10 +331,9 @@ class Decoder(nn.Module):
             for coarser in refined[:-1]:
                 refined[-1] = refined[-1] + upsample(coarser, finest, align_corners=False)
         if self.neck is not None:
-            refined[-1] = self.neck(
-                [
-                    [result, *block.finest_of(entering)]
-                    for result, block, entering in zip(refined, self.blocks, features, strict=True)
-                ]
-            )
+            read: list[list[Tensor]] = []
+            for refine, result, entering in zip(self.blocks, refined, features, strict=True):
+                assert isinstance(refine, RefineBlock)
+                read.append([result, *refine.finest_of(entering)])
+            refined[-1] = self.neck(read)
         return refined
