@@ -176,9 +176,9 @@ def test_folds_of_an_interrupted_search_are_not_mixed_with_others(tmp_path: Path
     with pytest.raises(ValueError, match="made with --set epochs=1 instead of --set epochs=2"):
         search(epochs=2)
     described = json.loads((out / "judged.json").read_text())
-    described["network"]["decoder"]["widths"] = [32, 32, 32, 32]  # as an earlier version may have built them
+    described["network"]["decoder"]["widths"] = [48, 48, 48, 48]  # as an earlier version may have built them
     (out / "judged.json").write_text(json.dumps(described))
-    with pytest.raises(ValueError, match=r"with network\.decoder\.widths 32,32,32,32 instead of network\.decoder"):
+    with pytest.raises(ValueError, match=r"with network\.decoder\.widths 48,48,48,48 instead of network\.decoder"):
         search(epochs=1)
 
 

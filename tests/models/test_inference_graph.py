@@ -85,7 +85,7 @@ def test_a_network_to_be_traced_changes_no_tensor_in_place() -> None:
 def test_batch_norms_of_the_decoder_are_fused() -> None:
     network = make("test_resnet", decoder=SIZES["medium"].decoder)
     fused = fuse(network)
-    assert len(norms(network.decoder)) == 4 + 16 + 3
+    assert len(norms(network.decoder)) == 4 + 16 + 3 + 4
     assert not norms(fused)
     assert difference(network, fused) < 1e-5
 
