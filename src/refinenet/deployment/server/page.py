@@ -15,7 +15,7 @@ from refinenet.deployment.server.refusals import Refusal
 from refinenet.deployment.server.routes import find_service
 
 router = APIRouter(include_in_schema=False)
-SCRIPTS = ("api", "app", "camera", "legend", "pane", "pixels", "strip")
+SCRIPTS = ("alerts", "api", "app", "camera", "legend", "pane", "pixels", "strip")
 STATIC = {
     "page.css": "text/css",
     "icon.svg": "image/svg+xml",

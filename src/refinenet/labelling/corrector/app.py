@@ -33,7 +33,7 @@ OWN = {
     **{f"{name}.js": "text/javascript" for name in ("corrector", "mask_file", "painting", "view")},
 }
 """Media types of the files of the page; others are those of the page of `refinenet serve`."""
-OPEN_PATHS = frozenset({"/", *(f"/static/{name}" for name in (*OWN, "page.css", "icon.svg", "api.js"))})
+OPEN_PATHS = frozenset({"/", *(f"/static/{name}" for name in (*OWN, "page.css", "icon.svg", "api.js", "alerts.js"))})
 """Paths that need no token."""
 router = APIRouter()
 Result = TypeVar("Result")

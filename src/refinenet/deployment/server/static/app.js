@@ -1,5 +1,6 @@
 // The page of `refinenet serve`: images to the server one after the other, and what it answers to the screen.
 
+import { calm, complain, find } from "./alerts.js";
 import { Refused, Server } from "./api.js";
 import { Camera } from "./camera.js";
 import { Legend } from "./legend.js";
@@ -10,7 +11,6 @@ import { Strip } from "./strip.js";
 const CANCELLED = "Cancelled.";
 const ATTEMPTS = 3;
 const LONGEST_WAIT = 5; // seconds
-const find = (id) => document.getElementById(id);
 const server = new Server();
 const legend = new Legend(find("legend"), () => paint());
 const panes = [new Pane("Result", legend, read), new Pane("Second result", legend, read)];
@@ -25,19 +25,6 @@ panes[1].root.hidden = true;
 
 function say(text) {
   find("status").textContent = text;
-}
-
-function complain(error) {
-  if (error.status === 401) {
-    find("token-form").hidden = false;
-    find("token").focus();
-  }
-  find("error-text").textContent = error instanceof Refused ? error.message : `This page failed: ${error.message}`;
-  find("error").hidden = false;
-}
-
-function calm() {
-  find("error").hidden = true;
 }
 
 async function loadModel() {

@@ -1,11 +1,11 @@
 // The page of `refinenet label correct`: one image after the other, its draft over it, and what a person makes of it.
 
-import { Refused, Server } from "./api.js";
+import { calm, complain, find } from "./alerts.js";
+import { Server } from "./api.js";
 import { encodeMask } from "./mask_file.js";
 import { Painting } from "./painting.js";
 import { View } from "./view.js";
 
-const find = (id) => document.getElementById(id);
 const server = new Server();
 const kept = new Map(); // paintings with changes that are not saved, by the places of their images
 const view = new View(
@@ -20,18 +20,9 @@ let last = null; // the point that a stroke has reached
 let under = null; // the id under the pointer
 let isSaving = false;
 
-function complain(error) {
-  if (error.status === 401) {
-    find("token-form").hidden = false;
-    find("token").focus();
-  }
-  find("error-text").textContent = error instanceof Refused ? error.message : `This page failed: ${error.message}`;
-  find("error").hidden = false;
-}
-
 async function load() {
   todo = await (await server.ask("/list")).json();
-  find("error").hidden = true;
+  calm();
   view.setClasses(todo.classes, todo.ignore_index);
   find("palette").replaceChildren(...[...todo.classes.keys(), todo.ignore_index].map(makeEntry));
   find("desk").hidden = false;
@@ -82,7 +73,7 @@ async function open(index) {
   keep();
   current = index;
   painting = view.ids = null;
-  find("error").hidden = true;
+  calm();
   describe();
   try {
     const [picture, labels] = await Promise.all(["picture", "labels"].map((what) => server.ask(`/images/${index}/${what}`)));
@@ -250,7 +241,7 @@ function listen() {
   for (const [id, act] of Object.entries({
     accept, withdraw, undo: takeBack, redo: repeat, previous: () => go(-1), next: () => go(1),
     fit: () => view.fit(), larger: () => view.zoom(1.5), smaller: () => view.zoom(1 / 1.5),
-    dismiss: () => { find("error").hidden = true; }, "keys-open": () => find("keys").showModal(),
+    dismiss: calm, "keys-open": () => find("keys").showModal(),
   })) find(id).addEventListener("click", act);
   find("size").addEventListener("input", () => setTool(tool));
   find("opacity").addEventListener("input", () => { find("overlay").style.opacity = find("opacity").value / 100; });
