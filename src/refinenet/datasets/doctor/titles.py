@@ -39,7 +39,7 @@ TITLES: Mapping[str, str] = {
     "swapped": "Images and masks are exchanged",
     "size-differs": "Labels of another size than their images",
     "size-exif": "Photographs that are stored sideways",
-    "exif-turned": "Photographs with a note to turn them",
+    "exif-turned": "Photographs with a rotation flag (EXIF)",
     # Values in masks
     "mask-lossy-format": "Masks in a lossy format",
     "mask-near-colours": "Masks with colours close to those of classes",
