@@ -101,7 +101,7 @@ def test_labels_get_the_names_of_classes_that_are_listed(write_export: Callable[
     assert list(labels_of(dataset).values()) == [[[255, 1, 1, 255, 0]]]
 
 
-@pytest.mark.parametrize("write_export", [write_cvat, write_roboflow, write_labelme])
+@pytest.mark.parametrize("write_export", WRITERS)
 def test_a_label_that_does_not_exist_is_an_error(write_export: Callable[[Path], None], tmp_path: Path) -> None:
     write_export(tmp_path)
     write(tmp_path / "classes.yaml", "rename: {persn: Pedestrian}\n")

@@ -234,9 +234,11 @@ def _open_coco(
 ) -> tuple[Dataset, AnnotationReport]:
     path, files = layout.annotations[split], layout.splits[split]
     instances = coco.open_instances(path, crowds=layout.crowds, leave_out_invalid=leave_out_invalid)
-    if len(set(layout.annotations.values())) == 1:  # of several files, another may have the label
-        layout.renames.check(instances.categories.values())
-    instances = instances.rename(layout.renames)
+    if layout.renames:
+        others = set(layout.annotations.values()) - {path}
+        found_there = (coco.open_instances(other, leave_out_invalid=True) for other in others)
+        layout.renames.check(name for each in (instances, *found_there) for name in each.categories.values())
+        instances = instances.rename(layout.renames)
     if label_set is not None:
         instances = instances.with_classes(label_set, layout.classes_file or CLASSES_FILE)
     found, missing = match_images(path, layout.root, files.images, instances.file_names, _parts(layout, split))
