@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,24 @@ def test_chosen_images_come_in_their_order_with_the_reasons(tmp_path: Path, camv
     assert [(image.name, image.reasons) for image in images] == [
         (each.file.name, each.reasons) for each in found.chosen
     ]
+
+
+def test_new_drafts_do_not_replace_those_of_accepted_masks(tmp_path: Path, camvid_model: RefineNet) -> None:
+    """The accepted masks would be compared with drafts that the person has not seen."""
+    write_todo(tmp_path)
+    accepted, photographs = tmp_path / "todo", tmp_path / "photographs"
+    open_corrections(accepted).accept(0, png(GOOD))
+    before = {path: path.read_bytes() for path in accepted.rglob("*") if path.is_file()}
+    words = f"{accepted / 'corrected'} holds 1 mask accepted for the drafts that are there. Choose another"
+    with pytest.raises(ValueError, match=re.escape(words)):
+        rank_images(camvid_model, photographs, accepted, progress=False)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        write_labels(str(photographs), accepted, masks=tmp_path / "ids", progress=False)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        find_label_errors("streets:2", accepted, models=["camvid"], unseen=True, device="cpu", progress=False)
+    assert {path: path.read_bytes() for path in accepted.rglob("*") if path.is_file()} == before
+    open_corrections(accepted).withdraw(0)
+    write_labels(str(photographs), accepted, masks=tmp_path / "ids", recursive=True, progress=False)
 
 
 def test_proposals_of_label_errors_are_shown_and_only_what_is_accepted_changes(tmp_path: Path) -> None:

@@ -26,9 +26,9 @@ from refinenet.labelling.formats.base import Draft, DraftOptions, Shapes, read_j
 from refinenet.labelling.formats.id_masks import MASKS, read_id_masks
 from refinenet.labelling.formats.table import FORMATS, FormatName
 from refinenet.labelling.specks import drop_specks
+from refinenet.labelling.todo_folder import RECORD_FILE, refuse_corrected
 from refinenet.labels import LabelMap, LabelSet
 
-RECORD_FILE = "drafts.json"
 PREDICTED = "predicted"
 """Folder of the ids that a model predicted."""
 SUSPECTS = "suspects"
@@ -261,13 +261,14 @@ def write_labels(
         The drafts, as `open_drafts` finds them later.
 
     Raises:
-        ValueError: An argument is not valid, no image is found, or all failed.
+        ValueError: An argument is not valid, no image is found, all failed, or the folder holds accepted masks.
         OSError: A file cannot be read or written.
     """
     if (model is None) == (masks is None):
         raise ValueError("Pass exactly one of model (whose predictions become the drafts) and masks (a folder).")
     check_abstention(min_confidence)
     name, folder = check_format(file_format), Path(output)
+    refuse_corrected(folder)
     named = [images] if isinstance(images, str | os.PathLike) else list(images)
     options = DraftOptions(
         label_set=model.label_set if model is not None else read_classes_of(Path(cast("str", masks))),

@@ -25,7 +25,6 @@ import numpy as np
 from refinenet.datasets import group_stems
 from refinenet.datasets.formats import Renames, is_background, is_void
 from refinenet.io.console import print_note, progress_bar
-from refinenet.labelling.corrector.corrections import CORRECTED, find_corrected, find_drafts
 from refinenet.labelling.dataset_growth import (
     BEFORE,
     VAL_SHARE,
@@ -42,6 +41,7 @@ from refinenet.labelling.image_matching import ImageMatcher, MatchedImage
 from refinenet.labelling.proposals import read_proposals
 from refinenet.labelling.renaming import Renaming, rename_classes
 from refinenet.labelling.staging import Staging
+from refinenet.labelling.todo_folder import CORRECTED, find_corrected, find_drafts
 from refinenet.labels import LabelMap, LabelSet, voc_colours
 
 Action = Literal["new", "changed", "unchanged", "left out"]

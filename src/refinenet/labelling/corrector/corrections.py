@@ -18,13 +18,12 @@ from refinenet.io.images.codec import encode, read_image
 from refinenet.io.images.image_files import find_size, read_picture
 from refinenet.io.images.image_headers import is_changed
 from refinenet.io.images.mask_files import read_ids, read_mask
-from refinenet.labelling.drafts import RECORD_FILE, DraftImage, DraftSet, open_drafts, read_classes_of
+from refinenet.labelling.drafts import DraftImage, DraftSet, open_drafts, read_classes_of
 from refinenet.labelling.formats.base import Draft
 from refinenet.labelling.formats.id_masks import MASKS, IdMaskWriter
+from refinenet.labelling.todo_folder import CORRECTED, RECORD_FILE, find_drafts
 from refinenet.labels import LabelMap, LabelSet
 
-CORRECTED = "corrected"
-"""Folder of the accepted masks, beside the record of the drafts."""
 _EXACT_PIXELS = 1_000_000
 """Pixels up to which an image is sent without loss."""
 _MASK = "The mask"
@@ -164,18 +163,6 @@ def open_corrections(todo: str | os.PathLike[str]) -> Corrections:
             f"{todo} has no drafts: pass the output folder of `refinenet label next`, `label write` or `label errors`."
         )
     return Corrections(open_drafts(folder))
-
-
-def find_drafts(todo: Path) -> Path | None:
-    """Return the folder with the record of drafts: the one given, or `drafts/` in it; None if there is none."""
-    return next((folder for folder in (todo, todo / "drafts") if (folder / RECORD_FILE).is_file()), None)
-
-
-def find_corrected(todo: Path) -> Path | None:
-    """Return the folder of masks that were accepted in the output folder of a command; None if there is none."""
-    drafts = find_drafts(todo)
-    found = None if drafts is None else drafts / CORRECTED
-    return found if found is not None and any((found / MASKS).rglob("*.png")) else None
 
 
 def _to_correct(image: DraftImage) -> DraftImage:

@@ -23,6 +23,7 @@ from refinenet.labelling.errors.suspect_list import write_drafts, write_suspects
 from refinenet.labelling.errors.suspect_scores import ScoredSuspect, score_suspects
 from refinenet.labelling.image_journal import open_image_journal
 from refinenet.labelling.labelled_images import LabelledImages, open_labelled
+from refinenet.labelling.todo_folder import refuse_corrected
 from refinenet.models import BUNDLED, ModelSpec, locate_model, open_model
 from refinenet.training import RunFolder
 
@@ -141,12 +142,14 @@ def find_label_errors(
     Raises:
         FileNotFoundError: The data or a model are missing.
         ValueError: Both or neither of `models` and `folds` are given, the models were trained on all images or may have
-            been, an image or a label map cannot be used, or the folder holds results of other settings.
+            been, an image or a label map cannot be used, or the folder holds results of other settings or accepted
+            masks.
         OSError: A file cannot be read or written.
     """
     if bool(models) == (folds is not None):
         raise ValueError("Pass either models that have not seen the images, or folds, which train such models.")
     images, folder, tool = open_labelled(dataset, root, splits), Path(output), check_format(file_format)
+    refuse_corrected(folder)
     files = [_locate(model) for model in models]
     judges = _choose_judges(images, files, unseen=unseen, progress=progress)
     dealt = [] if folds is None else _deal(images, folds, unseen=unseen, progress=progress)

@@ -27,6 +27,7 @@ from refinenet.labelling.image_journal import Entry, ImageJournal, open_image_jo
 from refinenet.labelling.ranking.choice import Chosen, Labelled, Pool, choose
 from refinenet.labelling.ranking.measures import Gauge, Measures
 from refinenet.labelling.ranking.sheet import draw_cell, draw_sheet
+from refinenet.labelling.todo_folder import refuse_corrected
 from refinenet.models import check_same_classes, digest
 
 TABLE, LIST, PATHS, SHEET, DRAFTS = "todo.csv", "todo.json", "todo.txt", "sheet.jpg", "drafts"
@@ -130,12 +131,13 @@ def rank_images(
 
     Raises:
         ValueError: No image is found or none can be read, the model predicts no classes or is an exported graph, the
-            labelled dataset has other classes, or the folder holds results of another model.
+            labelled dataset has other classes, or the folder holds results of another model or accepted masks.
         OSError: The folder cannot be read or written.
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, not {count!r}.")
     folder, gauge = Path(output), Gauge(model.network, model.card)
+    refuse_corrected(folder)
     named = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
     search = Search(recursive=recursive, results=folder, arrays=bool(model.card.architecture.bands))
     images = find_images([os.fspath(name) for name in named], search)
