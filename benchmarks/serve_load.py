@@ -6,7 +6,7 @@
 OPTIONS after `--` go to `refinenet serve`. Two experiments, over loopback, with a connection for each request:
 
 - Concurrency: that many clients, each of which sends its next image when it has the answer to the last (a closed loop);
-  a refused client waits half a second.
+  a refused client waits as long as `Retry-After` says.
 - Rate: images arrive at random (a Poisson process, an open loop) at shares of the highest throughput found before.
   Arrivals do not wait for answers, as those of many independent clients.
 
@@ -42,7 +42,6 @@ RATES = (0.7, 1.5, 3.0)
 HEADERS = ("Content-Type: image/jpeg", "Connection: close")
 HEADING = ("", "images/s", "200", "503", "p50 ms", "p99 ms", "503 p50", "503 p99", "other")
 MOST_OPEN = 256
-PAUSE = 0.5
 REFUSED_WITHIN = 0.05
 
 
@@ -126,14 +125,14 @@ class Client:
             assert status == 200, body
             self.expected.append(body)
 
-    async def send(self, record: Record) -> bool:
-        """Send one image; return whether it was accepted."""
+    async def send(self, record: Record) -> float:
+        """Send one image; return the seconds after which to send the next one."""
         number, started = random.randrange(len(self.requests)), time.perf_counter()
         try:
             status, headers, body = await ask(self.port, self.requests[number])
         except (OSError, asyncio.IncompleteReadError) as error:
             record.faults[type(error).__name__] += 1
-            return False
+            return 1.0
         seconds = time.perf_counter() - started
         if status == 200 and body == self.expected[number]:
             record.accepted.append(seconds)
@@ -141,7 +140,7 @@ class Client:
             record.refused.append(seconds)
         else:
             record.faults["another answer" if status == 200 else str(status)] += 1
-        return status == 200
+        return float(headers.get("retry-after", "0"))
 
 
 async def closed_loop(client: Client, count: int, seconds: float) -> Record:
@@ -150,8 +149,7 @@ async def closed_loop(client: Client, count: int, seconds: float) -> Record:
 
     async def run() -> None:
         while time.perf_counter() < end:
-            if not await client.send(record):
-                await asyncio.sleep(PAUSE)
+            await asyncio.sleep(min(await client.send(record), end - time.perf_counter()))
 
     await asyncio.gather(*(run() for _ in range(count)))
     record.seconds = time.perf_counter() - record.started
@@ -161,7 +159,7 @@ async def closed_loop(client: Client, count: int, seconds: float) -> Record:
 async def open_loop(
     client: Client, rate: float, seconds: float, watch: Callable[[float], Awaitable[None]] | None = None
 ) -> Record:
-    record, running = Record(), set[asyncio.Task[bool]]()
+    record, running = Record(), set[asyncio.Task[float]]()
     due = record.started
     while due < record.started + seconds:
         due += random.expovariate(rate)

@@ -196,6 +196,29 @@ def test_a_port_in_use_is_reported(network: RefineNet) -> None:
             serve(network, ServerSettings(port=port))
 
 
+def test_refused_clients_are_not_asked_to_return_together() -> None:
+    """With a second for each request, as assumed before the first, one place is promised for each second."""
+    release = threading.Event()
+    queue = WorkQueue(workers=1, waiting=0, observe=lambda _: None)
+
+    async def check() -> list[int]:
+        running = asyncio.create_task(queue.run(lambda: release.wait(30), 60))
+        await asyncio.sleep(0)
+        seconds = []
+        for _ in range(100):
+            with pytest.raises(Refusal) as refused:
+                queue.refuse_if_full()
+            seconds.append(int(refused.value.headers["Retry-After"]))
+        release.set()
+        await running
+        return seconds
+
+    found = asyncio.run(check())
+    assert found[:20] == pytest.approx(range(1, 21), abs=1)
+    assert found[59:] == pytest.approx([60] * 41, abs=1), "nobody is sent away for more than a minute"
+    queue.close()
+
+
 def test_the_queue_refuses_what_waits_or_runs_too_long() -> None:
     release, began, waited = threading.Event(), threading.Event(), list[float]()
     queue = WorkQueue(workers=1, waiting=1, observe=waited.append)

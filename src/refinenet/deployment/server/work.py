@@ -15,6 +15,8 @@ from refinenet.deployment.server.refusals import Refusal
 Result = TypeVar("Result")
 _MEMORY = 0.1
 """Weight of the last duration in the running mean."""
+_LONGEST_RETRY = 60
+"""Most seconds after which a refused client is asked to return."""
 
 
 class WorkQueue:
@@ -33,6 +35,7 @@ class WorkQueue:
         self._workers, self._capacity, self._observe, self._seconds = workers, workers + waiting, observe, seconds
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="refinenet-serve")
         self._lock, self._pending, self._mean_seconds = Lock(), 0, 1.0
+        self._next_place = time.monotonic()
 
     @property
     def pending(self) -> int:
@@ -48,12 +51,27 @@ class WorkQueue:
         expected = self._mean_seconds * (self._pending + 1 - self._workers) / self._workers
         # At once, rather than after a wait in vain: large images may take longer than the queue has places.
         if self._pending >= self._capacity or expected > self._seconds:
-            seconds = math.ceil(self._mean_seconds * self._pending / self._workers)
+            seconds = self._promise_place(max(0.0, expected - self._seconds))
             message = (
                 f"The server is busy: {self._pending} requests are computed or wait, no more are taken. "
-                f"Try again in {max(1, seconds)} s."
+                f"Try again in {seconds} s."
             )
-            raise Refusal(503, message, "queue_full", {"Retry-After": str(max(1, seconds))})
+            raise Refusal(503, message, "queue_full", {"Retry-After": str(seconds)})
+
+    def _promise_place(self, excess: float) -> int:
+        """Return the seconds after which a refused client is likely to find a place.
+
+        Refused clients return one after the other, as fast as places become free: if all were given the same time, they
+        would return together, and most would be refused again.
+
+        Args:
+            excess: Seconds by which the expected wait is too long.
+        """
+        with self._lock:
+            now = time.monotonic()
+            place = max(self._next_place, now + excess) + self._mean_seconds / self._workers
+            self._next_place = min(place, now + _LONGEST_RETRY)
+            return max(1, math.ceil(self._next_place - now))
 
     async def run(self, function: Callable[[], Result], seconds: float) -> Result:
         """Run a function in a thread and return its result.
