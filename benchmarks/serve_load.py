@@ -6,7 +6,7 @@
 OPTIONS after `--` go to `refinenet serve`. Two experiments, over loopback, with a connection for each request:
 
 - Concurrency: that many clients, each of which sends its next image when it has the answer to the last (a closed loop);
-  a refused client waits as long as `Retry-After` says.
+  a refused client waits as long as `Retry-After` says. They start within the first second, one after the other.
 - Rate: images arrive at random (a Poisson process, an open loop) at shares of the highest throughput found before.
   Arrivals do not wait for answers, as those of many independent clients.
 
@@ -147,11 +147,12 @@ async def closed_loop(client: Client, count: int, seconds: float) -> Record:
     record = Record()
     end = record.started + seconds
 
-    async def run() -> None:
+    async def run(late: float) -> None:
+        await asyncio.sleep(late)
         while time.perf_counter() < end:
             await asyncio.sleep(min(await client.send(record), end - time.perf_counter()))
 
-    await asyncio.gather(*(run() for _ in range(count)))
+    await asyncio.gather(*(run(number / count) for number in range(count)))
     record.seconds = time.perf_counter() - record.started
     return record
 
