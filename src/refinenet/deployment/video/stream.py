@@ -243,11 +243,12 @@ class VideoStream:
             if recording.seconds is None and shown.is_same_as(shown_before):
                 self._notify(f"{self.source.name} sent the same {shown.frames} frames again: the video ends here.")
                 return
-            shown_before = shown
-            recording = self._reconnect(recording.trouble or "the other side closed it")
+            shown_before, trouble = shown, recording.trouble
+            recording = self._reconnect(trouble or "the other side closed it")
             if recording is not None and was_live_playlist and recording.has_segments and not recording.is_endless:
                 # Its playlist now says that it is whole: what is listed are the last frames, which were shown.
-                self._notify(f"{self.source.name} has ended.")
+                lost = " What it sent after the interruption is not shown." if trouble else ""
+                self._notify(f"{self.source.name} has ended.{lost}")
                 recording.close()
                 return
 
