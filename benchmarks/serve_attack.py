@@ -1,13 +1,16 @@
 """Slow clients against `refinenet serve`: how a normal client's latency and the server's memory change.
 
-    python benchmarks/serve_attack.py [--model camvid] [--connections 60 200 1000] [--seconds 15] [-- OPTIONS]
+    python benchmarks/serve_attack.py [--model camvid] [--attacks heads bodies readers idle]
+        [--connections 60 200 1000] [--seconds 15] [-- OPTIONS]
 
-OPTIONS after `--` go to `refinenet serve`. A normal client sends one small image after the other over a new connection
-each time, first alone, then while slow clients hold connections, and open a new one five seconds after one was cut:
+OPTIONS after `--` go to `refinenet serve`. A normal client, in a process of its own, sends one small image after the
+other over a new connection each time, first alone, then while slow clients hold connections, and open a new one about
+five seconds after one was cut:
 
 - heads: a byte of the head every half second;
 - bodies: a byte of the body every half second;
-- readers: an image whose answer is large, of which nothing is read;
+- readers: an image whose answer is large, of which a byte is read every half second; those that are refused, as
+  the queue is full, give up, since more images are load, which `serve_load.py` measures;
 - idle: nothing at all.
 
 Latencies of the normal client alone are measured before each attack, so that drift of the machine's speed shows.
@@ -18,8 +21,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import io
+import multiprocessing
+import random
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 from PIL import Image
@@ -32,6 +38,10 @@ RECONNECTS_AFTER = 5.0
 HEAD = b"POST /segment?kind=overlay&kind=probabilities HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 
 Attack = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class RefusedError(Exception):
+    """A client that is slow only in reading its answer has got none."""
 
 
 async def drip(writer: asyncio.StreamWriter, begin: bytes) -> None:
@@ -55,8 +65,14 @@ async def slow_reader(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     content = io.BytesIO()
     Image.fromarray(noise).save(content, "PNG")
     body = content.getvalue()
-    writer.write(HEAD + b"Content-Type: image/png\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-    await writer.drain()
+    try:
+        writer.write(HEAD + b"Content-Type: image/png\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        await writer.drain()
+        answer = await reader.readline()
+    except OSError as error:
+        raise RefusedError from error
+    if b" 200 " not in answer:
+        raise RefusedError
     while await reader.read(1):
         await asyncio.sleep(PACE)
 
@@ -79,11 +95,17 @@ async def hold(port: int, attack: Attack) -> None:
                 writer.close()
         except OSError:
             pass
-        await asyncio.sleep(RECONNECTS_AFTER)
+        except RefusedError:
+            return
+        await asyncio.sleep(RECONNECTS_AFTER * random.uniform(0.5, 1.5))
 
 
-async def normal(port: int, request: bytes, seconds: float) -> tuple[list[float], int]:
+def be_normal(port: int, request: bytes, seconds: float) -> tuple[list[float], int]:
     """Return the seconds of each answer, and the number of other answers than 200."""
+    return asyncio.run(_be_normal(port, request, seconds))
+
+
+async def _be_normal(port: int, request: bytes, seconds: float) -> tuple[list[float], int]:
     found, failed, end = [], 0, time.perf_counter() + seconds
     while time.perf_counter() < end:
         started = time.perf_counter()
@@ -108,41 +130,48 @@ async def settle(port: int) -> None:
 
 async def measure(arguments: argparse.Namespace) -> None:
     server = start(["--model", arguments.model, *arguments.options])
-    try:
-        request, rows = make_requests("64x48")[0], []
-        await normal(server.port, request, 3)
-        for name, attack in ATTACKS.items():
-            for count in arguments.connections:
-                alone, _ = await normal(server.port, request, arguments.seconds / 2)
-                before = server.memory()
-                tasks = [asyncio.create_task(hold(server.port, attack)) for _ in range(count)]
-                await settle(server.port)
-                found, failed = await normal(server.port, request, arguments.seconds)
-                grown = server.memory() - before
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-                ratio = float(percentile(found, 0.99)) / float(percentile(alone, 0.99))
-                middle = float(percentile(found, 0.5)) / float(percentile(alone, 0.5))
-                rows.append(
-                    [
-                        *(f"{count} {name}", percentile(alone, 0.5), percentile(alone, 0.99)),
-                        *(percentile(found, 0.5), percentile(found, 0.99), f"{middle:.2f}", f"{ratio:.2f}"),
-                        *(str(failed), f"{grown:+.0f}"),
-                    ]
-                )
-                print(*rows[-1], sep="  ", flush=True)
-                await asyncio.sleep(1)
-    finally:
-        server.process.terminate()
-        server.process.wait()
+    request, rows = make_requests("64x48")[0], list[list[str]]()
+    # The slow clients keep this process busy, which must not count as a wait for the server.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
+
+        async def ask_normally(seconds: float) -> tuple[list[float], int]:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(other, be_normal, server.port, request, seconds)
+
+        try:
+            await ask_normally(3)
+            for name in arguments.attacks:
+                for count in arguments.connections:
+                    alone, _ = await ask_normally(arguments.seconds / 2)
+                    before = server.memory()
+                    tasks = [asyncio.create_task(hold(server.port, ATTACKS[name])) for _ in range(count)]
+                    await settle(server.port)
+                    found, failed = await ask_normally(arguments.seconds)
+                    grown = server.memory() - before
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
+                    rows.append([f"{count} {name}", *compare(alone, found), str(failed), f"{grown:+.0f}"])
+                    print(*rows[-1], sep="  ", flush=True)
+                    await asyncio.sleep(1)
+        finally:
+            server.process.terminate()
+            server.process.wait()
     heading = ("", "alone p50", "p99 ms", "attacked p50", "p99 ms", "ratio p50", "ratio p99", "failed", "MB")
     print_table("A normal client", heading, rows)
+
+
+def compare(alone: list[float], attacked: list[float]) -> list[str]:
+    """Return median and 99th percentile of both in milliseconds, and their ratios."""
+    values = [[float(percentile(found, share)) for share in (0.5, 0.99)] for found in (alone, attacked)]
+    ratios = [later / before for before, later in zip(*values, strict=True)]
+    return [f"{value:.0f}" for pair in values for value in pair] + [f"{ratio:.2f}" for ratio in ratios]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="camvid")
+    parser.add_argument("--attacks", nargs="+", default=list(ATTACKS), choices=list(ATTACKS))
     parser.add_argument("--connections", type=int, nargs="+", default=[60, 200, 1000])
     parser.add_argument("--seconds", type=float, default=15)
     parser.add_argument("options", nargs="*")
