@@ -13,7 +13,8 @@ of the installed package, so that it has to look at each image only once: what a
 minutes.
 
 `run` works seed by seed, arm by arm; finished rounds are kept in FOLDER, and a killed run goes on with the next one.
-`draw` prints the table and draws FOLDER/active_labels.svg and .png. Without any of these words, both are done.
+`draw` prints the tables, and writes FOLDER/active_labels.json, .svg and .png. Without any of these words, both are
+done.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,9 +31,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from active_results import ARMS, ActiveResults, Curves
 from frontier import CPU, _read_resized, measure_accuracy
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
 from timm.utils import ModelEmaV3
 from torch import Tensor
@@ -53,17 +52,11 @@ from refinenet.models.model_spec import ModelSpec
 from refinenet.models.network import Network
 
 STEPS = ("run", "draw")
-ARMS = ("ours", "random")
 EVERY = 3
 """Every third image of the validation split is measured; neighbouring frames look alike."""
 HELD_OUT = 4
 """Every fourth training image is held out: these come from all sequences, as those that get labels do."""
 TITLES = {"held_out": "held-out images of all sequences", "val": "validation split"}
-MEASURES = tuple(TITLES)
-SHARE = 0.95
-
-Curves = Mapping[str, Sequence[Sequence[float]]]
-"""mIoU of each round, for each seed, for each arm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,66 +217,28 @@ def run_arm(
         print(f"{arm} {seed}: {len(labelled)} images, mIoU: {mious}", flush=True)
 
 
-def needed(counts: Sequence[int], mious: Sequence[float], goal: float) -> float | None:
-    """Return the number of images that reach a goal, between two rounds by linear interpolation; None if none does."""
-    for number, miou in enumerate(mious):
-        if miou >= goal:
-            if number == 0:
-                return float(counts[0])
-            low, high = mious[number - 1], miou
-            return counts[number - 1] + (goal - low) / (high - low) * (counts[number] - counts[number - 1])
-    return None
+def collect(plan: Plan, seeds: Sequence[int]) -> ActiveResults:
+    """Return all finished rounds."""
+    measures = []
+    for name, title in TITLES.items():
+        arms = {
+            arm: [[each[name]["miou"] for each in plan.read(arm, seed)] for seed in seeds] for arm in (*ARMS, "all")
+        }
+        whole = [curve[0] for curve in arms.pop("all") if curve]
+        measures.append(Curves(title=title, arms=arms, whole=whole))
+    width, height = plan.size
+    trained = f"camvid at {width}x{height}, {plan.steps} steps of {plan.batch} images, size small, encoder not trained"
+    return ActiveResults(trained=trained, counts=plan.counts, measures=tuple(measures))
 
 
 def draw(plan: Plan, seeds: Sequence[int]) -> None:
     """Print the tables of all finished rounds, and draw the curves."""
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    for axes, measure_name in zip(figure.subplots(1, len(MEASURES), squeeze=False)[0], MEASURES, strict=True):
-        curves = {
-            arm: [[each[measure_name]["miou"] for each in plan.read(arm, seed)] for seed in seeds]
-            for arm in (*ARMS, "all")
-        }
-        whole = [curve[0] for curve in curves.pop("all") if curve]
-        _print_curves(plan, TITLES[measure_name], curves)
-        if whole:
-            _print_needed(plan, seeds, curves, statistics.fmean(whole))
-        _draw_curves(axes, plan, TITLES[measure_name], curves, whole)
+    results = collect(plan, seeds)
+    results.print()
     _print_spread(plan, seeds)
+    results.write(plan.output / "active_labels.json")
     for suffix in ("svg", "png"):
-        figure.savefig(plan.output / f"active_labels.{suffix}", dpi=150)
-
-
-def _print_curves(plan: Plan, title: str, curves: Curves) -> None:
-    rows = []
-    for number, images in enumerate(plan.counts):
-        row = [str(images)]
-        for arm in ARMS:
-            found = [curve[number] for curve in curves[arm] if len(curve) > number]
-            spread = f" ({100 * min(found):.1f} to {100 * max(found):.1f})" if len(found) > 1 else ""
-            row.append(f"{100 * statistics.fmean(found):.1f}{spread}" if found else "")
-        rows.append(row)
-    print_table(f"mIoU % on the {title}, mean over seeds", ["images", *ARMS], rows)
-
-
-def _print_needed(plan: Plan, seeds: Sequence[int], curves: Curves, whole: float) -> None:
-    goal = SHARE * whole
-    rows = [
-        [f"seed {seed}", *(_say(needed(plan.counts, curves[arm][k], goal)) for arm in ARMS)]
-        for k, seed in enumerate(seeds)
-    ]
-    means = []
-    for arm in ARMS:
-        finished = [curve for curve in curves[arm] if len(curve) == len(plan.counts)]
-        means.append(_say(needed(plan.counts, np.mean(finished, axis=0).tolist(), goal)) if finished else "")
-    print_table(
-        f"Images until {100 * SHARE:.0f} % of the fully labelled mIoU, {100 * whole:.1f} %",
-        ["", *ARMS],
-        [*rows, ["mean curve", *means]],
-    )
-
-
-def _say(images: float | None) -> str:
-    return "not reached" if images is None else f"{images:.0f}"
+        results.draw(plan.output / f"active_labels.{suffix}")
 
 
 def _print_spread(plan: Plan, seeds: Sequence[int]) -> None:
@@ -298,26 +253,6 @@ def _print_spread(plan: Plan, seeds: Sequence[int]) -> None:
                 name = f"{arm}, seed {seed}, {len(each['labelled'])}"
                 rows.append([name, *(str(found[key]) for key in sorted(of_all))])
     print_table("Sequences of the labelled images", ["", *sorted(of_all)], rows)
-
-
-def _draw_curves(axes: Axes, plan: Plan, title: str, curves: Curves, whole: Sequence[float]) -> None:
-    labels = {"ours": "chosen by label next", "random": "chosen at random"}
-    for arm, colour in (("ours", "tab:blue"), ("random", "tab:gray")):
-        found = [curve for curve in curves[arm] if curve]
-        if not found:
-            continue
-        length = min(map(len, found))
-        values = 100 * np.array([curve[:length] for curve in found])
-        axes.plot(plan.counts[:length], values.mean(0), "o-", color=colour, label=labels[arm])
-        axes.fill_between(plan.counts[:length], values.min(0), values.max(0), color=colour, alpha=0.2)
-    if whole:
-        mean = 100 * statistics.fmean(whole)
-        axes.axhline(mean, color="black", linewidth=1, label="all labels")
-        axes.axhline(SHARE * mean, color="black", linewidth=1, linestyle="--", label=f"{100 * SHARE:.0f} % of that")
-    axes.set_xlabel("labelled images")
-    axes.set_ylabel(f"mIoU on the {title}, %")
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
 
 
 def main() -> None:
