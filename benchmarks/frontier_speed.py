@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from refinenet.datasets.street_scenes import draw_street
-from refinenet.export.quantisation import require_nncf
+from refinenet.export.quantisation.int8 import require_nncf
 from refinenet.inference.backends.graph import compile_openvino, computes_in_bfloat16, read_openvino, require_openvino
 from refinenet.inference.backends.openvino import translate
 from refinenet.inference.tensors import largest_class, prepare

@@ -314,7 +314,7 @@ def datasets_page() -> str:
 
 def tables_page() -> str:
     """Return the names that options and arguments accept: outputs, results, backends, exports, losses."""
-    from refinenet.export.formats import FORMATS
+    from refinenet.export.formats.table import FORMATS
     from refinenet.inference import BACKENDS, OUTPUT_KINDS
     from refinenet.outputs import KINDS
     from refinenet.training.losses.targets import TARGET_LOSSES

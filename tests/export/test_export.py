@@ -30,7 +30,7 @@ from refinenet import RefineNet
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.export.certificate import Certificate
-from refinenet.export.formats import find_format
+from refinenet.export.formats.table import find_format
 from refinenet.labels import LabelSet, voc_colours
 from refinenet.models.model_card import read_header
 

@@ -11,9 +11,9 @@ import typer
 
 from refinenet import RefineNet
 from refinenet.cli import app
-from refinenet.export.formats import FORMATS
+from refinenet.export.formats.table import FORMATS
+from refinenet.export.formats.targets import TARGETS
 from refinenet.export.loading.loader import graph_kind
-from refinenet.export.targets import TARGETS
 from refinenet.models.file_checks import UNOPENED
 from refinenet.models.model_spec import EXPORTED_SUFFIXES
 

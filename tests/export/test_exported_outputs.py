@@ -23,11 +23,11 @@ from dense_network import OUTPUTS, new_network
 from refinenet import RefineNet
 from refinenet.datasets.catalog import Dataset, Sample
 from refinenet.datasets.street_scenes import draw_street
-from refinenet.export.formats import FORMATS
+from refinenet.export.formats.table import FORMATS
 from refinenet.export.metadata import GraphMetadata, describe
 from refinenet.export.output_scores import OutputScores, relative_rise
 from refinenet.export.parity import ParityReport, ParityTolerance, Scored, compare, run_in_pytorch, to_images
-from refinenet.export.quantisation_bounds import DropBounds, Scores, measure_on
+from refinenet.export.quantisation.bounds import DropBounds, Scores, measure_on
 from refinenet.inference.protocol import Protocol
 from refinenet.models.inference_graph import DeployedNetwork, list_results, network_to_deploy, trace
 from refinenet.outputs import read_outputs

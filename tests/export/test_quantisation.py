@@ -20,8 +20,8 @@ from openvino import opset13 as operations
 from refinenet import RefineNet
 from refinenet.datasets.catalog import Sample
 from refinenet.datasets.street_scenes import draw_street
-from refinenet.export.quantisation import Quantised, quantise, save
-from refinenet.export.quantisation_bounds import Scores, as_input, measure_on
+from refinenet.export.quantisation.bounds import Scores, as_input, measure_on
+from refinenet.export.quantisation.int8 import Quantised, quantise, save
 from refinenet.inference.backends.openvino_conversion import convert_program
 from refinenet.models.inference_graph import without_changes_in_place
 from refinenet.models.network import Network
@@ -216,7 +216,7 @@ def test_labels_are_measured_like_logits(model: Any, measure: Callable[[Any], Sc
 
 def test_no_usage_data_is_sent() -> None:
     program = (
-        "import os;from refinenet.export.quantisation import require_nncf;require_nncf();"
+        "import os;from refinenet.export.quantisation.int8 import require_nncf;require_nncf();"
         "assert 'NNCF_CI' not in os.environ;"
         "from nncf.telemetry import wrapper; print(isinstance(wrapper.telemetry, wrapper.NNCFTelemetry))"
     )

@@ -19,9 +19,9 @@ from refinenet import RefineNet
 from refinenet.cli.quantise import quantise as quantise_command
 from refinenet.datasets.catalog import open_dataset
 from refinenet.datasets.street_scenes import draw_street
-from refinenet.export.quantisation import quantise
-from refinenet.export.quantisation_bounds import as_input
-from refinenet.export.recording import read_quantisation
+from refinenet.export.quantisation.bounds import as_input
+from refinenet.export.quantisation.int8 import quantise
+from refinenet.export.quantisation.recording import read_quantisation
 from refinenet.inference.backends import list_backends
 from refinenet.inference.backends.base import BackendError
 from refinenet.inference.backends.int8 import apply_record, check_difference, round_weights

@@ -19,7 +19,7 @@ from model_parts import NARROW_CARD, narrow_network
 
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
-from refinenet.export import tensorrt_format
+from refinenet.export.formats import tensorrt
 from refinenet.export.metadata import describe
 from refinenet.models.inference_graph import network_to_deploy, trace
 
@@ -126,7 +126,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Mapping[str
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "tensorrt", StandIn)
         patch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
-        tensorrt_format.write(trace(deployed, SHAPE), describe(network, NARROW_CARD), path)
+        tensorrt.write(trace(deployed, SHAPE), describe(network, NARROW_CARD), path)
     return path, json.loads(path.with_name("net.engine.json").read_text("utf-8"))
 
 
@@ -155,9 +155,7 @@ def test_what_tensorrt_cannot_read_is_passed_on(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "tensorrt", StandIn)
     monkeypatch.setattr(StandIn, "problems", ["no importer for Resize", "and more"])
     with pytest.raises(ValueError, match="TensorRT cannot read the network: no importer for Resize; and more"):
-        tensorrt_format.write(
-            trace(network_to_deploy(network), SHAPE), describe(network, NARROW_CARD), tmp_path / "n.engine"
-        )
+        tensorrt.write(trace(network_to_deploy(network), SHAPE), describe(network, NARROW_CARD), tmp_path / "n.engine")
 
 
 def test_an_engine_is_opened_only_as_it_was_built(written: tuple[Path, Mapping[str, Any]], tmp_path: Path) -> None:
@@ -169,17 +167,17 @@ def test_an_engine_is_opened_only_as_it_was_built(written: tuple[Path, Mapping[s
     description = tmp_path / "net.engine.json"
     other.write_bytes(content)
     with pytest.raises(FileNotFoundError, match=r"net\.engine\.json"):
-        tensorrt_format.open_file(other)
+        tensorrt.open_file(other)
     for text in (b"", b"{", b"[]", b"{}", b"\xff"):
         description.write_bytes(text)
         with pytest.raises(ValueError, match=r"net\.engine\.json is not the description of an engine .* Export net"):
-            tensorrt_format.open_file(other)
+            tensorrt.open_file(other)
     description.write_bytes(path.with_name("net.engine.json").read_bytes())
     flipped = bytes([content[0], content[1] ^ 1]) + content[2:]
     for damaged in (b"", content[:-1], content + b"\0", flipped, b"ftrt" + bytes(1000), b"\x89PNG"):
         other.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"net\.engine is not the engine that net\.engine\.json describes"):
-            tensorrt_format.open_file(other)
+            tensorrt.open_file(other)
 
 
 def test_an_engine_is_opened_where_tensorrt_and_a_gpu_are(
@@ -188,9 +186,9 @@ def test_an_engine_is_opened_where_tensorrt_and_a_gpu_are(
     path, _ = written
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(ValueError, match="TensorRT is not installed: pip install tensorrt") as error:
-        tensorrt_format.open_file(path)
+        tensorrt.open_file(path)
     assert "\n" not in str(error.value)
     monkeypatch.setitem(sys.modules, "tensorrt", StandIn)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match=r"net\.engine is a TensorRT engine, which runs on an NVIDIA GPU"):
-        tensorrt_format.open_file(path)
+        tensorrt.open_file(path)

@@ -118,7 +118,9 @@ def test_the_next_process_finds_it_and_a_damaged_one_is_made_anew(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the package keeps its identifier elsewhere")
-@pytest.mark.parametrize("function", ["inference.backends.graph.require_openvino", "export.quantisation.require_nncf"])
+@pytest.mark.parametrize(
+    "function", ["inference.backends.graph.require_openvino", "export.quantisation.int8.require_nncf"]
+)
 def test_no_usage_data_are_sent(function: str, tmp_path: Path) -> None:
     """OpenVINO's telemetry writes an identifier and a count to the home folder when it is ready to send."""
     pytest.importorskip("nncf", reason="pip install 'refinenet-torch[int8]'")

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from openvino import opset8 as opset
 
-from refinenet.export import openvino_format
+from refinenet.export.formats import openvino
 from refinenet.export.metadata import describe
 from refinenet.inference.backends.graph import require_openvino
 from refinenet.io.files import write_atomically
@@ -46,7 +46,7 @@ def translate_bundled(name: str, folder: Path) -> list[Path]:
     with tempfile.TemporaryDirectory() as drafts:
         draft = Path(drafts) / f"{name}.xml"
         program, share = trace(network_to_deploy(network)), partial(_share_kernels, kernels=_read_kernels(network))
-        openvino_format.write(program, describe(network, card), draft, share, has_labels=False)
+        openvino.write(program, describe(network, card), draft, share, has_labels=False)
         return [write_atomically(folder / path.name, path.read_bytes()) for path in sorted(Path(drafts).iterdir())]
 
 

@@ -17,7 +17,8 @@ from refinenet.datasets.catalog import Dataset
 from refinenet.distributed.environment import describe_run
 from refinenet.export.certificate import Certificate, describe_files, time_both
 from refinenet.export.defaults import SIZES
-from refinenet.export.formats import Format, find_format
+from refinenet.export.formats.table import Format, find_format
+from refinenet.export.formats.targets import ExportPrecision, Shape, check_path
 from refinenet.export.metadata import GraphMetadata, Runner, describe
 from refinenet.export.parity import (
     CASES,
@@ -29,9 +30,8 @@ from refinenet.export.parity import (
     draw,
     run_in_pytorch,
 )
-from refinenet.export.quantisation import Int8
-from refinenet.export.recording import RecordedInt8
-from refinenet.export.targets import ExportPrecision, Shape, check_path
+from refinenet.export.quantisation.int8 import Int8
+from refinenet.export.quantisation.recording import RecordedInt8
 from refinenet.io.console import print_note
 from refinenet.io.files import write_atomically
 from refinenet.models.inference_graph import (

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from refinenet.datasets.catalog import Dataset
 from refinenet.export.defaults import MAX_DROP, MAX_RISE
 from refinenet.export.parity import ParityTolerance
-from refinenet.export.quantisation_bounds import (
+from refinenet.export.quantisation.bounds import (
     DropBounds,
     Measure,
     Scores,
@@ -31,7 +31,7 @@ from refinenet.export.quantisation_bounds import (
     measure_finite,
     measure_on,
 )
-from refinenet.export.quantised_graph import QuantisedGraph
+from refinenet.export.quantisation.graph import QuantisedGraph
 from refinenet.inference.backends.graph import require_openvino, without_telemetry
 from refinenet.io.console import print_note
 from refinenet.io.files import write_atomically

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from refinenet.export import onnx_format
+from refinenet.export.formats import onnx
 from refinenet.export.metadata import GraphMetadata, Runner
 from refinenet.models.inference_graph import INPUT, LABELS, GraphResult
 
@@ -52,7 +52,7 @@ def write(program: torch.export.ExportedProgram, metadata: GraphMetadata, folder
     (folder / name / "config.pbtxt").write_text(config, "utf-8")
     if metadata.names:
         (folder / name / "labels.txt").write_text("".join(f"{label}\n" for label in metadata.names), "utf-8")
-    onnx_format.write(program, metadata, folder / name / "1" / "model.onnx")
+    onnx.write(program, metadata, folder / name / "1" / "model.onnx")
 
 
 def _describe(result: GraphResult) -> str:
@@ -65,4 +65,4 @@ def _describe(result: GraphResult) -> str:
 def open_folder(folder: Path) -> Runner:
     """Open the repository's model in ONNX Runtime, which the server runs it with, too."""
     (model,) = folder.glob("*/1/model.onnx")
-    return onnx_format.open_file(model)
+    return onnx.open_file(model)

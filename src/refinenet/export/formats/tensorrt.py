@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from refinenet.export import onnx_format
+from refinenet.export.formats import onnx
 from refinenet.export.metadata import GraphMetadata, GraphOutput, Images, Runner
 from refinenet.inference.backends.onnxruntime import require_onnx
 from refinenet.models.inference_graph import INPUT
@@ -55,7 +55,7 @@ def write(program: torch.export.ExportedProgram, metadata: GraphMetadata, path: 
     """
     tensorrt = _import_tensorrt()
     graph = path.with_suffix(".onnx")
-    onnx_format.write(program, metadata, graph)
+    onnx.write(program, metadata, graph)
     engine = _build(tensorrt, graph.read_bytes())
     path.write_bytes(engine)
     graph.unlink()

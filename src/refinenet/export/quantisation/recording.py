@@ -14,9 +14,9 @@ from refinenet._version import __version__
 from refinenet.datasets.catalog import Dataset
 from refinenet.export.defaults import MAX_DROP
 from refinenet.export.parity import ParityTolerance
-from refinenet.export.quantisation import Int8
-from refinenet.export.quantisation_bounds import DropBounds, Scores
-from refinenet.export.quantised_graph import find_quantisers
+from refinenet.export.quantisation.bounds import DropBounds, Scores
+from refinenet.export.quantisation.graph import find_quantisers
+from refinenet.export.quantisation.int8 import Int8
 from refinenet.inference.backends.int8 import (
     MAP_LEVELS,
     MOST,

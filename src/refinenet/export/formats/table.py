@@ -1,6 +1,6 @@
 """Export formats: the table of their writers, and of their runners by the program that each format is for.
 
-A new format is a module `*_format.py`, a row of `FORMATS`, and one of `targets.TARGETS`.
+A new format is a module here, a row of `FORMATS`, and one of `targets.TARGETS`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from refinenet.export import onnx_format, openvino_format, pt2_format, tensorrt_format, triton_format
+from refinenet.export.formats import onnx, openvino, pt2, tensorrt, triton
+from refinenet.export.formats.targets import TARGETS, Target, check_suffix
 from refinenet.export.metadata import GraphMetadata, Runner
-from refinenet.export.targets import TARGETS, Target, check_suffix
 from refinenet.inference.backends.graph import require_openvino
 from refinenet.inference.backends.onnxruntime import require_onnx
 
@@ -43,36 +43,36 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
     {
         ".onnx": Format(
             **asdict(TARGETS[".onnx"]),
-            packages=onnx_format.PACKAGES,
-            opset=onnx_format.OPSET,
+            packages=onnx.PACKAGES,
+            opset=onnx.OPSET,
             require=require_onnx,
-            write=onnx_format.write,
-            open=onnx_format.open_file,
+            write=onnx.write,
+            open=onnx.open_file,
         ),
         ".xml": Format(
             **asdict(TARGETS[".xml"]),
             packages=("openvino",),
             require=require_openvino,
-            write=openvino_format.write,
-            write_int8=openvino_format.write,
-            open=openvino_format.open_file,
+            write=openvino.write,
+            write_int8=openvino.write,
+            open=openvino.open_file,
         ),
-        ".pt2": Format(**asdict(TARGETS[".pt2"]), write=pt2_format.write, open=pt2_format.open_file),
+        ".pt2": Format(**asdict(TARGETS[".pt2"]), write=pt2.write, open=pt2.open_file),
         ".triton": Format(
             **asdict(TARGETS[".triton"]),
-            packages=onnx_format.PACKAGES,
-            opset=onnx_format.OPSET,
+            packages=onnx.PACKAGES,
+            opset=onnx.OPSET,
             require=require_onnx,
-            write=triton_format.write,
-            open=triton_format.open_folder,
+            write=triton.write,
+            open=triton.open_folder,
         ),
         ".engine": Format(
             **asdict(TARGETS[".engine"]),
-            packages=("tensorrt", *onnx_format.PACKAGES),
-            opset=onnx_format.OPSET,
-            require=tensorrt_format.require_tensorrt,
-            write=tensorrt_format.write,
-            open=tensorrt_format.open_file,
+            packages=("tensorrt", *onnx.PACKAGES),
+            opset=onnx.OPSET,
+            require=tensorrt.require_tensorrt,
+            write=tensorrt.write,
+            open=tensorrt.open_file,
         ),
     }
 )
