@@ -45,9 +45,9 @@ from refinenet.io.files import write_atomically
 from refinenet.labelling.ranking.choice import Labelled, Pool, choose
 from refinenet.labelling.ranking.measures import Gauge
 from refinenet.models.factory import open_network
+from refinenet.models.files.model_card import ModelCard
+from refinenet.models.files.model_file import load, save
 from refinenet.models.inference_graph import fuse
-from refinenet.models.model_card import ModelCard
-from refinenet.models.model_file import load, save
 from refinenet.models.model_spec import ModelSpec
 from refinenet.models.network import Network
 

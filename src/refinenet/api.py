@@ -22,7 +22,7 @@ from refinenet.io.console import print_note
 from refinenet.io.images.bands import BandsSource
 from refinenet.io.images.codec import ChannelOrder, check_channel_order
 from refinenet.models.architecture import ModelType
-from refinenet.models.hub import pin
+from refinenet.models.files.hub import pin
 from refinenet.models.model_spec import ModelSpec, SizeName, split_first_argument
 from refinenet.outputs import OutputSpec
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from refinenet.evaluation.submission import Submission
     from refinenet.export import ExportPrecision
     from refinenet.export.certificate import Certificate
-    from refinenet.models.int8_record import Int8Record
+    from refinenet.models.files.int8_record import Int8Record
     from refinenet.training.run import TrainResult, TrainRun
 
 

@@ -32,7 +32,7 @@ from refinenet.datasets.street_scenes import draw_street
 from refinenet.export.certificate import Certificate
 from refinenet.export.formats.table import find_format
 from refinenet.labels import LabelSet, voc_colours
-from refinenet.models.model_card import read_header
+from refinenet.models.files.model_card import read_header
 
 NAMES = ("a b", '\'; drop: "x"', "</rt_info>&amp;<", "日本 ünï", "{0}\\n%s")
 SHAPES = [(1, 1, 1), (2, 1, 50), (3, 33, 47), (1, 64, 31), (2, 96, 130)]

@@ -14,7 +14,7 @@ from refinenet.cli import app
 from refinenet.export.formats.table import FORMATS
 from refinenet.export.formats.targets import TARGETS
 from refinenet.export.loading.loader import graph_kind
-from refinenet.models.file_checks import UNOPENED
+from refinenet.models.files.file_checks import UNOPENED
 from refinenet.models.model_spec import EXPORTED_SUFFIXES
 
 

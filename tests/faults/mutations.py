@@ -27,10 +27,10 @@ from refinenet.inference.backends import private_cache
 from refinenet.io.sealed_folder import read_checksummed, write_checksummed
 from refinenet.labels import LabelSet
 from refinenet.models.architecture import Architecture
-from refinenet.models.model_card import ModelCard, read_header
-from refinenet.models.model_file import load, save
+from refinenet.models.files.model_card import ModelCard, read_header
+from refinenet.models.files.model_file import load, save
+from refinenet.models.files.tensor_files import digest, read_checkpoint
 from refinenet.models.network import Network
-from refinenet.models.tensor_files import digest, read_checkpoint
 
 STORED = Path(__file__).parents[1] / "stored" / "1.0.0a1.tar.xz"
 CARD = ModelCard(

@@ -16,9 +16,9 @@ from model_parts import CARD
 from torch import Tensor, nn
 from torch.nn import functional
 
-from refinenet.models.model_card import ModelCard, make_header
+from refinenet.models.files.model_card import ModelCard, make_header
+from refinenet.models.files.tensor_files import digest
 from refinenet.models.network import Network
-from refinenet.models.tensor_files import digest
 
 FREE = torch.export.Dim.DYNAMIC
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from refinenet.labels import LabelSet
 from refinenet.models.architecture import Architecture
-from refinenet.models.model_card import ModelCard
+from refinenet.models.files.model_card import ModelCard
 from refinenet.models.network import Network
 
 SMALL_DECODER: dict[str, Any] = {"widths": [16] * 4, "cascade": [1, 1, 2, 2], "pooling_links": 1}

@@ -11,7 +11,7 @@ from model_parts import NARROW_CARD, narrow_network
 from refinenet.inference.backends.graph import Engine, Graph
 from refinenet.inference.backends.translated import TRANSLATORS
 from refinenet.inference.backends.translation_cache import read_or_translate
-from refinenet.models.model_file import save
+from refinenet.models.files.model_file import save
 from refinenet.models.network import Network
 
 

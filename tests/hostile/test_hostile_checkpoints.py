@@ -15,7 +15,7 @@ import torch
 from published import published_weights
 
 from refinenet import RefineNet
-from refinenet.models.tensor_files import read_checkpoint
+from refinenet.models.files.tensor_files import read_checkpoint
 
 Saver = Callable[[object, Path], None]
 

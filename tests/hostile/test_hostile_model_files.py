@@ -14,8 +14,8 @@ import torch
 from model_parts import CARD, Parts, small_network
 
 from refinenet import RefineNet
-from refinenet.models.model_file import load, save
-from refinenet.models.tensor_files import digest
+from refinenet.models.files.model_file import load, save
+from refinenet.models.files.tensor_files import digest
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,9 @@ from translations import save_small, translated
 import refinenet
 from refinenet import RefineNet
 from refinenet.datasets import draw_street
-from refinenet.models.model_file import save
+from refinenet.models.files.model_file import save
+from refinenet.models.files.tensor_files import digest
 from refinenet.models.recognition import recognise
-from refinenet.models.tensor_files import digest
 
 pytest.importorskip("openvino")
 

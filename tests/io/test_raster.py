@@ -26,7 +26,7 @@ from refinenet.inference.segmenter import Segmenter
 from refinenet.io.images.codec import decode, read_image
 from refinenet.io.images.sample_values import Reading
 from refinenet.labels import LabelSet
-from refinenet.models.model_file import load
+from refinenet.models.files.model_file import load
 
 Array = npt.NDArray[Any]
 HEIGHT, WIDTH = 40, 56

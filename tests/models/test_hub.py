@@ -21,9 +21,9 @@ from typer.testing import CliRunner
 
 from refinenet import LabelSet, RefineNet
 from refinenet.cli import app
-from refinenet.models.hub import HubAddress, fetch_model
-from refinenet.models.licences import choose_licence, find_restrictions
-from refinenet.models.model_file import save
+from refinenet.models.files.hub import HubAddress, fetch_model
+from refinenet.models.files.licences import choose_licence, find_restrictions
+from refinenet.models.files.model_file import save
 
 constants = pytest.importorskip("huggingface_hub.constants", reason="pip install 'refinenet-torch[hub]'")
 NAME = "someone/streets"

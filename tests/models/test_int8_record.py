@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refinenet.models.int8_record import Int8Record, QuantisedLayer, QuantisedMap
+from refinenet.models.files.int8_record import Int8Record, QuantisedLayer, QuantisedMap
 
 NODE, OTHER = "0123456789abcdef", "fedcba9876543210"
 THIRD = float(np.float32(1 / 3))

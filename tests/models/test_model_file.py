@@ -16,9 +16,9 @@ from torch import Tensor
 from refinenet import RefineNet, __version__
 from refinenet.labels import LabelSet
 from refinenet.models.architecture import Architecture
-from refinenet.models.model_file import load, save
+from refinenet.models.files.model_file import load, save
+from refinenet.models.files.tensor_files import check_tensors
 from refinenet.models.network import Network
-from refinenet.models.tensor_files import check_tensors
 
 IMAGES = torch.rand(1, 3, 45, 70, generator=torch.Generator().manual_seed(5))
 

@@ -16,7 +16,7 @@ from small_runs import new_network, train, write_pictures
 from refinenet import RefineNet
 from refinenet.datasets.catalog import open_training_datasets, with_value_range
 from refinenet.io.images.sample_values import ImageWarning
-from refinenet.models.model_file import save
+from refinenet.models.files.model_file import save
 from refinenet.models.network import Network
 
 

@@ -12,7 +12,7 @@ import pytest
 from small_runs import CLASSES, SETTINGS, new_network, resume, train, write_pictures
 
 from refinenet import RefineNet
-from refinenet.models.model_card import bundled_path
+from refinenet.models.files.model_card import bundled_path
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from refinenet.deployment.file_results import FileResult
     from refinenet.deployment.inputs import JobList
     from refinenet.inference.output_kinds import Kind
-    from refinenet.models.model_card import ModelCard
+    from refinenet.models.files.model_card import ModelCard
 
 _LISTED = 4
 """Largest number of classes in the line of an image."""
@@ -91,7 +91,7 @@ def _open(
     from refinenet.deployment.image_search import refuse_missing
     from refinenet.inference.values.subject import RenderOptions, usual_kind
     from refinenet.io.images.band_images import ARRAY_SUFFIX
-    from refinenet.models.model_card import read_card
+    from refinenet.models.files.model_card import read_card
 
     if content is None:
         refuse_missing(request.images)
@@ -154,7 +154,7 @@ def write_to_standard_output(request: Request, rendering: Mapping[str, Any], **o
     from refinenet.api import RefineNet
     from refinenet.deployment.inputs import choose_kinds, usual_suffix
     from refinenet.inference.values.subject import usual_kind
-    from refinenet.models.model_card import read_card
+    from refinenet.models.files.model_card import read_card
 
     chosen = choose_kinds(request.kinds)
     if len(chosen) > 1:

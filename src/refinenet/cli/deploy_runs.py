@@ -184,7 +184,7 @@ def _check_video(
     from refinenet.deployment.video.runner import open_renderers, plan_output
     from refinenet.deployment.video.window import check_display
     from refinenet.inference.values.subject import RenderOptions
-    from refinenet.models.model_card import read_card
+    from refinenet.models.files.model_card import read_card
 
     if display:
         check_display()

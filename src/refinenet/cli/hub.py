@@ -34,7 +34,7 @@ def push(
 ) -> None:
     """Share a model on the Hugging Face Hub: model file, model card, example picture."""
     from refinenet.api import RefineNet
-    from refinenet.models.model_card import CERTIFICATE_ENDING
+    from refinenet.models.files.model_card import CERTIFICATE_ENDING
 
     beside = Path(f"{model}{CERTIFICATE_ENDING}")
     address = RefineNet(model=model, device="cpu", backend="pytorch").push_to_hub(
@@ -58,8 +58,8 @@ def pull(
 ) -> None:
     """Download a model from the Hugging Face Hub, check it, and save it."""
     from refinenet.io.files import refuse_to_replace, write_atomically
-    from refinenet.models.hub import HubAddress, fetch_model
-    from refinenet.models.model_file import load
+    from refinenet.models.files.hub import HubAddress, fetch_model
+    from refinenet.models.files.model_file import load
 
     if not overwrite:
         refuse_to_replace([output])

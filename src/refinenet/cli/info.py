@@ -64,7 +64,7 @@ def _describe_model(network: "RefineNet", model: str) -> dict[str, Any]:
 
 def _read_certificate(model: str) -> dict[str, Any]:
     """Return what the certificate beside an exported file says of this file, such as the scores of int8."""
-    from refinenet.models.model_card import CERTIFICATE_ENDING
+    from refinenet.models.files.model_card import CERTIFICATE_ENDING
 
     path = Path(f"{model}{CERTIFICATE_ENDING}")
     if not path.is_file():
@@ -94,7 +94,7 @@ def _show(value: Any) -> str:
 
 
 def _lines(values: Mapping[str, Any]) -> Iterator[str]:
-    from refinenet.models.file_checks import printable
+    from refinenet.models.files.file_checks import printable
 
     if not values:
         yield "none"
@@ -103,7 +103,7 @@ def _lines(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _in_line(value: Any) -> str:
-    from refinenet.models.file_checks import printable
+    from refinenet.models.files.file_checks import printable
 
     if isinstance(value, Mapping):
         return ", ".join(f"{printable(key)} {_in_line(item)}" for key, item in value.items()) or "none"

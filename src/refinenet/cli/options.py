@@ -275,7 +275,7 @@ def default_model_notice(context: typer.Context, model: str) -> Callable[[], Non
         if not waiting:
             return
         from refinenet.io.console import print_note
-        from refinenet.models.model_card import describe_bundled
+        from refinenet.models.files.model_card import describe_bundled
 
         name = waiting.pop()
         print_note(

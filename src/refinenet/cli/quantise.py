@@ -29,7 +29,7 @@ def quantise(
     The dataset is needed only for this step; afterwards the file runs in int8 on any machine with OpenVINO.
     """
     from refinenet.io.files import refuse_unwritable
-    from refinenet.models.model_card import BUNDLED
+    from refinenet.models.files.model_card import BUNDLED
 
     target = Path(model) if output is None else output
     if target.suffix != ".safetensors":
@@ -43,7 +43,7 @@ def quantise(
     from refinenet.api import RefineNet
 
     network = RefineNet(model=model, device="cpu", backend="pytorch")
-    from refinenet.models.model_file import read_dtype  # imports PyTorch
+    from refinenet.models.files.model_file import read_dtype  # imports PyTorch
 
     record = network.quantise(
         dataset,

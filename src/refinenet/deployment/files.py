@@ -48,7 +48,7 @@ from refinenet.io.processes.signals import StopRequest
 from refinenet.io.raster.ground_area import read_pixel_area
 from refinenet.io.raster.reader import is_installed, needs_windows
 from refinenet.io.raster.writer import TIFF_SUFFIXES
-from refinenet.models.model_card import ModelCard
+from refinenet.models.files.model_card import ModelCard
 from refinenet.outputs import CLASSES
 
 

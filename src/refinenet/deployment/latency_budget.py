@@ -26,7 +26,7 @@ from refinenet.io.console import print_note
 from refinenet.io.images.bands import Band
 from refinenet.io.processes.threads import ThreadLock
 from refinenet.labels import LabelSet
-from refinenet.models.model_card import ModelCard
+from refinenet.models.files.model_card import ModelCard
 from refinenet.outputs import CLASSES, OutputSpec, class_output
 from refinenet.settings import is_number
 

@@ -26,7 +26,7 @@ from refinenet.io.images.image_sources import not_an_image
 from refinenet.io.images.sample_values import Decoded, Note, Reading, ValueRange, choose_reading
 from refinenet.io.processes.threads import ThreadLock
 from refinenet.labels import LabelSet
-from refinenet.models.model_card import ModelCard
+from refinenet.models.files.model_card import ModelCard
 from refinenet.models.model_spec import exported_model_message
 from refinenet.outputs import CLASS_KIND, OutputSpec
 

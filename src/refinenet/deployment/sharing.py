@@ -19,9 +19,9 @@ from refinenet.deployment.segmentation_model import SegmentationModel
 from refinenet.io.console import print_note
 from refinenet.io.drawing.legend import add_legend
 from refinenet.io.images.codec import ImageSource, encode
-from refinenet.models.hub import MODEL_FILE, HubAddress, push
-from refinenet.models.licences import choose_licence
-from refinenet.models.model_card import CERTIFICATE_ENDING, ModelCard
+from refinenet.models.files.hub import MODEL_FILE, HubAddress, push
+from refinenet.models.files.licences import choose_licence
+from refinenet.models.files.model_card import CERTIFICATE_ENDING, ModelCard
 
 PICTURE = "example.jpg"
 _MAX_CERTIFICATE = 1024**2

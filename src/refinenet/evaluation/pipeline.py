@@ -31,7 +31,7 @@ from refinenet.inference.protocol import Protocol, choose_protocol
 from refinenet.io.console import print_note
 from refinenet.io.files import refuse_unwritable
 from refinenet.models.class_mapping import check_same_classes
-from refinenet.models.model_card import ModelCard
+from refinenet.models.files.model_card import ModelCard
 from refinenet.outputs import CLASS_KIND, OutputSpec
 
 

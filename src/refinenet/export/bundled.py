@@ -21,9 +21,9 @@ from refinenet.export.formats import openvino
 from refinenet.export.metadata import describe
 from refinenet.inference.backends.graph import require_openvino
 from refinenet.io.files import write_atomically
+from refinenet.models.files.model_card import BUNDLED, bundled_path
+from refinenet.models.files.model_file import load
 from refinenet.models.inference_graph import network_to_deploy, trace
-from refinenet.models.model_card import BUNDLED, bundled_path
-from refinenet.models.model_file import load
 from refinenet.models.network import Network
 
 Floats = npt.NDArray[np.float32]

@@ -25,8 +25,8 @@ from refinenet.io.console import print_table
 from refinenet.io.files import write_atomically
 from refinenet.io.images.sample_values import Pixels
 from refinenet.labels import LabelSet
+from refinenet.models.files.model_card import CERTIFICATE_ENDING
 from refinenet.models.inference_graph import DeployedNetwork
-from refinenet.models.model_card import CERTIFICATE_ENDING
 from refinenet.outputs import has_only_classes
 
 ROUNDS = 5

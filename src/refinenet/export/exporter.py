@@ -34,6 +34,7 @@ from refinenet.export.quantisation.int8 import Int8
 from refinenet.export.quantisation.recording import RecordedInt8
 from refinenet.io.console import print_note
 from refinenet.io.files import write_atomically
+from refinenet.models.files.model_card import ModelCard
 from refinenet.models.inference_graph import (
     INPUT,
     DeployedNetwork,
@@ -42,7 +43,6 @@ from refinenet.models.inference_graph import (
     network_to_deploy,
     trace,
 )
-from refinenet.models.model_card import ModelCard
 from refinenet.models.network import Network
 
 

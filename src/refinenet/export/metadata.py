@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from refinenet._version import __version__
 from refinenet.models.encoders.feature_info import STRIDES
+from refinenet.models.files.model_card import HEADER_KEY, ModelCard, make_header
+from refinenet.models.files.tensor_files import digest
 from refinenet.models.inference_graph import GraphResult, list_results
-from refinenet.models.model_card import HEADER_KEY, ModelCard, make_header
 from refinenet.models.network import Network
-from refinenet.models.tensor_files import digest
 from refinenet.outputs import has_only_classes
 
 Images = npt.NDArray[np.float32]

@@ -1,7 +1,7 @@
 """Networks, model files, and importers of published weights (PyTorch checkpoints, MATLAB files).
 
 Start reading at `network.Network`, whose `forward` is the architecture: `encoders/`, `decoder` (RefineBlocks with
-residual conv units and chained residual pooling) and `heads`; and at `model_file` for the file format.
+residual conv units and chained residual pooling) and `heads`; and at `files.model_file` for the file format.
 """
 
 from typing import TYPE_CHECKING
@@ -19,11 +19,28 @@ if TYPE_CHECKING:
     from refinenet.models.encoders.feature_info import PUBLISHED_RESNETS, STRIDES
     from refinenet.models.encoders.installed_weights import find_distribution
     from refinenet.models.factory import choose_device, locate_model, open_model, open_network
-    from refinenet.models.file_checks import MAX_FILE_BYTES, printable
+    from refinenet.models.files.file_checks import MAX_FILE_BYTES, printable
+    from refinenet.models.files.hub import MODEL_FILE, HubAddress, fetch_model, pin, push
+    from refinenet.models.files.hub_card import write_hub_card
+    from refinenet.models.files.int8_record import Int8Record, QuantisedLayer, QuantisedMap
+    from refinenet.models.files.licences import choose_licence
+    from refinenet.models.files.model_card import (
+        BUNDLED,
+        CERTIFICATE_ENDING,
+        HEADER_KEY,
+        ModelCard,
+        bundled_path,
+        describe_bundled,
+        find_bundled,
+        make_header,
+        read_card,
+        read_graph_metadata,
+        read_header,
+    )
+    from refinenet.models.files.model_file import load, read_dtype, save
+    from refinenet.models.files.tensor_files import CORRUPT_FILE_ERRORS, check_tensors, digest
     from refinenet.models.finishing import finish, finish_deviations, split_maps
     from refinenet.models.heads import ScaledHead
-    from refinenet.models.hub import MODEL_FILE, HubAddress, fetch_model, pin, push
-    from refinenet.models.hub_card import write_hub_card
     from refinenet.models.inference_graph import (
         FREE_SIZES,
         INPUT,
@@ -40,26 +57,9 @@ if TYPE_CHECKING:
         trace,
         without_changes_in_place,
     )
-    from refinenet.models.int8_record import Int8Record, QuantisedLayer, QuantisedMap
-    from refinenet.models.licences import choose_licence
-    from refinenet.models.model_card import (
-        BUNDLED,
-        CERTIFICATE_ENDING,
-        HEADER_KEY,
-        ModelCard,
-        bundled_path,
-        describe_bundled,
-        find_bundled,
-        make_header,
-        read_card,
-        read_graph_metadata,
-        read_header,
-    )
-    from refinenet.models.model_file import load, read_dtype, save
     from refinenet.models.model_spec import ModelSpec, SizeName, exported_model_message, split_first_argument
     from refinenet.models.network import Network
     from refinenet.models.recognition import recognise
-    from refinenet.models.tensor_files import CORRUPT_FILE_ERRORS, check_tensors, digest
 else:
     __getattr__, __dir__ = attach(__name__)
 

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from refinenet.io.console import print_note
 from refinenet.labels import LabelSet
-from refinenet.models.file_checks import enumerate_names
-from refinenet.models.model_card import ModelCard
+from refinenet.models.files.file_checks import enumerate_names
+from refinenet.models.files.model_card import ModelCard
 from refinenet.models.network import Network
 from refinenet.outputs import OutputSpec
 

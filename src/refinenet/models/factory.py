@@ -13,12 +13,12 @@ from refinenet.distributed import local_device
 from refinenet.io.files import refuse_address
 from refinenet.labels import NO_CLASSES, LabelSet
 from refinenet.models.architecture import Architecture
-from refinenet.models.file_checks import is_safetensors
-from refinenet.models.hub import fetch_model, is_hub_address, pin
+from refinenet.models.files.file_checks import is_safetensors
+from refinenet.models.files.hub import fetch_model, is_hub_address, pin
+from refinenet.models.files.model_card import BUNDLED, ModelCard, bundled_path, read_card
+from refinenet.models.files.model_file import load
 from refinenet.models.importers import import_network
 from refinenet.models.importers.encoder_weights import load_encoder_weights
-from refinenet.models.model_card import BUNDLED, ModelCard, bundled_path, read_card
-from refinenet.models.model_file import load
 from refinenet.models.model_spec import (
     DOWNLOAD,
     EXPORTED_SUFFIXES,

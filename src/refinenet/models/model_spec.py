@@ -15,8 +15,8 @@ from refinenet.models.architecture import MODEL_TYPES, Architecture, ModelType
 from refinenet.models.decoder_config import DECODER_PRESETS, LIGHTWEIGHT
 from refinenet.models.encoders.feature_info import PUBLISHED_RESNETS
 from refinenet.models.encoders.installed_weights import find_installed
-from refinenet.models.hub import is_hub_address
-from refinenet.models.model_card import BUNDLED, ModelCard
+from refinenet.models.files.hub import is_hub_address
+from refinenet.models.files.model_card import BUNDLED, ModelCard
 from refinenet.outputs import DEFAULT_RANGE, OutputSpec, class_output, read_outputs
 from refinenet.settings import DEFAULT_SEED
 

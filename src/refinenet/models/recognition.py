@@ -16,8 +16,8 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from refinenet.models.file_checks import MAX_HEADER_BYTES, is_safetensors
-from refinenet.models.model_card import ModelCard, read_sealed_header, refuse_doubled_keys
+from refinenet.models.files.file_checks import MAX_HEADER_BYTES, is_safetensors
+from refinenet.models.files.model_card import ModelCard, read_sealed_header, refuse_doubled_keys
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 _TYPES: Mapping[str, str] = {"F16": "torch.float16", "F32": "torch.float32", "I64": "torch.int64"}

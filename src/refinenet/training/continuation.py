@@ -14,8 +14,8 @@ from typing import Any
 from refinenet.datasets.catalog import Dataset, as_sources, open_training_datasets
 from refinenet.datasets.common_images import find_common_images
 from refinenet.io.console import print_note
-from refinenet.models.model_card import ModelCard
-from refinenet.models.model_file import load
+from refinenet.models.files.model_card import ModelCard
+from refinenet.models.files.model_file import load
 from refinenet.models.network import Network
 from refinenet.training.config import TrainConfig
 from refinenet.training.records.fingerprint import take_fingerprint

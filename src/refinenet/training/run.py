@@ -15,7 +15,7 @@ from refinenet.distributed import Engine
 from refinenet.evaluation.comparison import EvaluationComparison
 from refinenet.inference.backends.pytorch import keep_freed_memory
 from refinenet.io.console import print_note
-from refinenet.models.model_card import ModelCard
+from refinenet.models.files.model_card import ModelCard
 from refinenet.models.network import Network
 from refinenet.training.augmentation.mixing import rare_classes
 from refinenet.training.config import TrainConfig

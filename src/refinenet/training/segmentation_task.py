@@ -15,8 +15,8 @@ from refinenet.evaluation.evaluator import PROTOCOL, accumulate_targets, validat
 from refinenet.inference.backends.pytorch import PyTorchBackend
 from refinenet.inference.segmenter import Segmenter
 from refinenet.models.architecture import Architecture
-from refinenet.models.model_card import ModelCard
-from refinenet.models.model_file import save
+from refinenet.models.files.model_card import ModelCard
+from refinenet.models.files.model_file import save
 from refinenet.models.network import Network
 from refinenet.outputs import has_only_classes
 from refinenet.training.engine.learner import Learner

@@ -22,8 +22,8 @@ from refinenet.distributed import launch
 from refinenet.io.console import print_note
 from refinenet.io.files import write_atomically
 from refinenet.models.factory import locate_model, open_model
-from refinenet.models.model_card import ModelCard
-from refinenet.models.model_file import load, save
+from refinenet.models.files.model_card import ModelCard
+from refinenet.models.files.model_file import load, save
 from refinenet.models.network import Network
 from refinenet.training.config import TrainConfig
 from refinenet.training.continuation import continue_run

@@ -30,9 +30,9 @@ from refinenet.models.batch_norm import refuse_single_values, refuse_unlearned_s
 from refinenet.models.class_mapping import take_classes
 from refinenet.models.encoders.installed_weights import find_distribution
 from refinenet.models.factory import locate_model, open_model
-from refinenet.models.model_card import BUNDLED, ModelCard, find_bundled
+from refinenet.models.files.model_card import BUNDLED, ModelCard, find_bundled
+from refinenet.models.files.tensor_files import digest
 from refinenet.models.network import Network
-from refinenet.models.tensor_files import digest
 from refinenet.outputs import CLASS_KIND
 from refinenet.training.band_statistics import fit_bands
 from refinenet.training.config import TrainConfig

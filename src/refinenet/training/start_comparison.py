@@ -15,7 +15,7 @@ from refinenet.inference.backends.pytorch import PyTorchBackend
 from refinenet.inference.segmenter import Segmenter
 from refinenet.io.console import print_note
 from refinenet.io.files import write_atomically
-from refinenet.models.model_file import load
+from refinenet.models.files.model_file import load
 from refinenet.training.records.folder import RunFolder
 
 START = "start.safetensors"

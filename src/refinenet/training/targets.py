@@ -15,8 +15,8 @@ from refinenet.evaluation.pipeline import find_targets
 from refinenet.io.console import print_note
 from refinenet.labels import LabelSet
 from refinenet.models.class_mapping import check_same_classes
+from refinenet.models.files.model_card import ModelCard
 from refinenet.models.heads import ScaledHead
-from refinenet.models.model_card import ModelCard
 from refinenet.models.network import Network
 from refinenet.outputs import CLASS_KIND, OutputSpec, class_output, has_only_classes
 from refinenet.training.config import TrainConfig

@@ -39,8 +39,8 @@ from refinenet.io.images.sample_values import Reading, ValueRange, choose_readin
 from refinenet.io.raster.writer import TIFF_SUFFIXES
 from refinenet.labels import LabelSet
 from refinenet.models.factory import open_model
-from refinenet.models.model_card import ModelCard, make_header
-from refinenet.models.tensor_files import digest
+from refinenet.models.files.model_card import ModelCard, make_header
+from refinenet.models.files.tensor_files import digest
 
 _VALUE_SUFFIXES = {suffix for row in OUTPUT_KINDS.values() for suffix in row.contents}
 """Suffixes of files of values that are not pictures."""

@@ -27,7 +27,7 @@ from refinenet.inference.values.subject import AS_USUAL, RenderOptions
 from refinenet.io.console import describe_error
 from refinenet.io.files import refuse_same_file
 from refinenet.io.images.sample_values import RGB, Mask
-from refinenet.models.model_card import ModelCard
+from refinenet.models.files.model_card import ModelCard
 from refinenet.models.network import Network
 
 

@@ -30,8 +30,14 @@ from refinenet.inference.backends.graph import (
 )
 from refinenet.io.console import print_note
 from refinenet.io.processes.child_process import pack_message, unpack_message
-from refinenet.models.file_checks import MAX_FILE_BYTES, printable
-from refinenet.models.model_card import CERTIFICATE_ENDING, ModelCard, bundled_path, read_graph_metadata, read_header
+from refinenet.models.files.file_checks import MAX_FILE_BYTES, printable
+from refinenet.models.files.model_card import (
+    CERTIFICATE_ENDING,
+    ModelCard,
+    bundled_path,
+    read_graph_metadata,
+    read_header,
+)
 from refinenet.outputs import has_only_classes
 
 _KINDS: Mapping[str, GraphKind] = {".onnx": "onnx", ".xml": "openvino"}

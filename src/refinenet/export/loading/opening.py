@@ -22,7 +22,7 @@ from refinenet.inference.backends.base import CPU, INT8, BackendName
 from refinenet.inference.backends.cached_translations import find_folder, read_translation
 from refinenet.inference.backends.graph import ENGINES, Engine, ExportedModel
 from refinenet.io.console import print_note
-from refinenet.models.model_card import BUNDLED, ModelCard, bundled_path, read_card
+from refinenet.models.files.model_card import BUNDLED, ModelCard, bundled_path, read_card
 from refinenet.models.model_spec import ModelSpec
 from refinenet.models.recognition import recognise
 

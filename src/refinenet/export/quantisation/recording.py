@@ -31,10 +31,10 @@ from refinenet.inference.backends.int8 import (
 from refinenet.inference.backends.openvino import translate
 from refinenet.inference.backends.openvino_conversion import convert_program
 from refinenet.io.processes.threads import TRACING
+from refinenet.models.files.int8_record import Int8Record, QuantisedLayer, QuantisedMap
+from refinenet.models.files.tensor_files import digest
 from refinenet.models.inference_graph import fuse, network_to_deploy, trace
-from refinenet.models.int8_record import Int8Record, QuantisedLayer, QuantisedMap
 from refinenet.models.network import Network
-from refinenet.models.tensor_files import digest
 
 _PACKAGES = ("openvino", "nncf", "torch")
 

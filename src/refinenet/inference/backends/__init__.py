@@ -22,7 +22,7 @@ from refinenet.io.extras import install_extra
 if TYPE_CHECKING:
     from refinenet.inference.backends.graph import Engine, ExportedModel
     from refinenet.inference.segmenter import Backend
-    from refinenet.models.int8_record import Int8Record
+    from refinenet.models.files.int8_record import Int8Record
     from refinenet.models.network import Network
 
 AUTO = "auto"

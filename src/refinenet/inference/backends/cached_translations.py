@@ -16,7 +16,7 @@ from refinenet.inference.backends.private_cache import read_cached, trusted_root
 
 if TYPE_CHECKING:
     from refinenet.models.architecture import Architecture
-    from refinenet.models.int8_record import Int8Record
+    from refinenet.models.files.int8_record import Int8Record
 
 PACKAGES: Mapping[Engine, tuple[str, ...]] = MappingProxyType(
     {"openvino": ("openvino",), "onnxruntime": ("onnx", "onnxscript")}

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from refinenet.inference.backends.base import BackendError
 from refinenet.inference.backends.graph import OPENVINO_FILES, Graph, read_openvino, require_openvino, start_engine
-from refinenet.models.int8_record import Int8Record, QuantisedLayer, QuantisedMap
+from refinenet.models.files.int8_record import Int8Record, QuantisedLayer, QuantisedMap
 from refinenet.models.network import Network
 
 CONVOLUTIONS = ("Convolution", "GroupConvolution")

@@ -14,8 +14,8 @@ from refinenet.inference.backends.graph import Engine, Graph, require_openvino
 from refinenet.inference.backends.translation_cache import read_or_translate
 from refinenet.io.arrays import Array
 from refinenet.io.processes.threads import TRACING, ThreadLock
+from refinenet.models.files.int8_record import Int8Record
 from refinenet.models.inference_graph import Weights, note_weights
-from refinenet.models.int8_record import Int8Record
 from refinenet.models.network import Network
 
 NO_RECORD = (

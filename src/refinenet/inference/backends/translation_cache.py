@@ -12,10 +12,10 @@ from refinenet.inference.backends.graph import Engine, Graph, start_engine
 from refinenet.inference.backends.int8 import check_difference, check_network, quantise_graph
 from refinenet.inference.backends.private_cache import write_cached
 from refinenet.io.console import print_note
+from refinenet.models.files.int8_record import Int8Record
+from refinenet.models.files.tensor_files import digest
 from refinenet.models.inference_graph import fuse, without_changes_in_place
-from refinenet.models.int8_record import Int8Record
 from refinenet.models.network import Network
-from refinenet.models.tensor_files import digest
 
 ALLOWED_DIFFERENCE = 1e-3
 """Largest allowed difference from PyTorch's logits, as a fraction of their range."""

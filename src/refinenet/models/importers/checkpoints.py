@@ -19,9 +19,9 @@ from torch import Tensor
 from refinenet.labels import MAX_CLASSES
 from refinenet.models.architecture import Architecture
 from refinenet.models.decoder_config import DECODER_PRESETS
-from refinenet.models.file_checks import enumerate_names
+from refinenet.models.files.file_checks import enumerate_names
+from refinenet.models.files.tensor_files import check_tensors, read_checkpoint
 from refinenet.models.network import Network
-from refinenet.models.tensor_files import check_tensors, read_checkpoint
 from refinenet.outputs import CLASSES, OutputSpec
 
 _LAYER_BLOCKS_TO_DEPTH = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from refinenet.models.encoders.encoder import added_tensors, name_in_features
 from refinenet.models.encoders.feature_info import MOBILENETV2, base_name
-from refinenet.models.file_checks import is_safetensors
-from refinenet.models.model_card import HEADER_KEY
-from refinenet.models.model_file import load
+from refinenet.models.files.file_checks import is_safetensors
+from refinenet.models.files.model_card import HEADER_KEY
+from refinenet.models.files.model_file import load
+from refinenet.models.files.tensor_files import check_archive, check_tensors, read_checkpoint, read_safetensors
 from refinenet.models.network import Network
-from refinenet.models.tensor_files import check_archive, check_tensors, read_checkpoint, read_safetensors
 
 HEAD_PREFIXES = (
     "fc.",

@@ -23,7 +23,7 @@ from refinenet.labels import MAX_CLASSES
 from refinenet.models.architecture import Architecture
 from refinenet.models.decoder_config import DECODER_PRESETS
 from refinenet.models.encoders.resnet import BLOCKS, MATCONVNET
-from refinenet.models.file_checks import enumerate_names, printable
+from refinenet.models.files.file_checks import enumerate_names, printable
 from refinenet.models.importers.checkpoints import build
 from refinenet.models.network import Network
 

@@ -19,7 +19,7 @@ from refinenet.distributed import Engine
 from refinenet.io.console import print_note
 from refinenet.io.images.image_files import find_size
 from refinenet.io.raster.writer import TIFF_SUFFIXES
-from refinenet.models.model_card import ModelCard
+from refinenet.models.files.model_card import ModelCard
 from refinenet.models.network import Network
 from refinenet.training.config import TrainConfig
 from refinenet.training.engine.learner import Learner, is_out_of_memory

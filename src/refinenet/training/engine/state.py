@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from refinenet.io.console import print_note
-from refinenet.models.tensor_files import CORRUPT_FILE_ERRORS
+from refinenet.models.files.tensor_files import CORRUPT_FILE_ERRORS
 from refinenet.training.engine.learner import Learner
 from refinenet.training.records.folder import IS_FINISHED, STATE, RunFolder
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from refinenet._version import __version__
 from refinenet.io.files import write_atomically
 from refinenet.models.encoders.encoder import Encoder
-from refinenet.models.tensor_files import check_tensors
+from refinenet.models.files.tensor_files import check_tensors
 
 HEADER = "refinenet_encoder"
 """Entry of an encoder file's metadata that describes it in JSON."""

@@ -89,7 +89,7 @@ def place_paths(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def place_training(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return training arguments with relative paths joined to a folder; names of datasets and models are unchanged."""
-    from refinenet.models.model_card import BUNDLED
+    from refinenet.models.files.model_card import BUNDLED
 
     def place(part: Any, names: Collection[str] = ()) -> Any:
         return str(folder / part) if isinstance(part, str | os.PathLike) and str(part) not in names else part

@@ -9,7 +9,7 @@ from typing import Any
 from refinenet.distributed import describe_run
 from refinenet.labels import LabelSet
 from refinenet.models.architecture import Architecture
-from refinenet.models.model_card import ModelCard
+from refinenet.models.files.model_card import ModelCard
 from refinenet.training.config import TrainConfig
 from refinenet.training.records.fingerprint import Fingerprint
 from refinenet.training.records.folder import RunFolder

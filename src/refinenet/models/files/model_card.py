@@ -23,9 +23,9 @@ from refinenet._version import __version__
 from refinenet.io.images.sample_values import ValueRange, check_value_range
 from refinenet.labels import LabelSet
 from refinenet.models.architecture import Architecture
-from refinenet.models.file_checks import is_safetensors, printable
-from refinenet.models.int8_record import Int8Record
-from refinenet.models.licences import UNSTATED
+from refinenet.models.files.file_checks import is_safetensors, printable
+from refinenet.models.files.int8_record import Int8Record
+from refinenet.models.files.licences import UNSTATED
 
 if TYPE_CHECKING:
     from refinenet.models.network import Network

@@ -20,7 +20,7 @@ from typing import Any
 
 from refinenet._version import __version__
 from refinenet.io.console import print_note
-from refinenet.models.file_checks import MAX_FILE_BYTES, printable
+from refinenet.models.files.file_checks import MAX_FILE_BYTES, printable
 
 MODEL_FILE = "model.safetensors"
 """Name of the model file in a repository."""

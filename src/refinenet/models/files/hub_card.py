@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from refinenet.io.files import quote_controls
-from refinenet.models.licences import KNOWN
-from refinenet.models.model_card import ModelCard
+from refinenet.models.files.licences import KNOWN
+from refinenet.models.files.model_card import ModelCard
 
 _METRICS: Mapping[str, tuple[str, str]] = {
     "miou": ("mean_iou", "Mean IoU"),

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from refinenet.io.console import print_note
-from refinenet.models.file_checks import (
+from refinenet.models.files.file_checks import (
     MAX_FILE_BYTES,
     MAX_HEADER_BYTES,
     enumerate_names,
     printable,
 )
-from refinenet.models.model_card import refuse_doubled_keys
+from refinenet.models.files.model_card import refuse_doubled_keys
 from refinenet.models.recognition import hash_tensors
 
 WRAPPERS = ("segmenter", "model", "weights", "state_dict")

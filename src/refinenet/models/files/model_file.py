@@ -31,9 +31,9 @@ from torch import Tensor
 from refinenet.io.files import write_atomically
 from refinenet.models.encoders.encoder import FEATURE_INFO
 from refinenet.models.encoders.feature_info import base_name
-from refinenet.models.file_checks import printable
-from refinenet.models.int8_record import Int8Record
-from refinenet.models.model_card import (
+from refinenet.models.files.file_checks import printable
+from refinenet.models.files.int8_record import Int8Record
+from refinenet.models.files.model_card import (
     BUNDLED,
     FORMAT_VERSION,
     HEADER_KEY,
@@ -47,8 +47,8 @@ from refinenet.models.model_card import (
     make_header,
     read_sealed_header,
 )
+from refinenet.models.files.tensor_files import check_tensors, digest, read_safetensors
 from refinenet.models.network import Network
-from refinenet.models.tensor_files import check_tensors, digest, read_safetensors
 
 
 def save(
