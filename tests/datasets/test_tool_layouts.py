@@ -200,6 +200,20 @@ def test_coco_in_one_file(name: str, folder: str, tmp_path: Path) -> None:
     assert len(open_split(tmp_path, "train")) == 4
 
 
+def test_label_studio_writes_coco_into_result_json(tmp_path: Path) -> None:
+    for number in range(6):
+        save_image(tmp_path / "images" / f"1a2b-{number}.jpg")
+    write_json(tmp_path / "result.json", coco(*(f"images/1a2b-{number}.jpg" for number in range(6))))
+    assert list(labels_of(open_split(tmp_path, "val"))) == ["images/1a2b-0.jpg", "images/1a2b-5.jpg"]
+
+
+def test_a_result_json_without_a_folder_of_images_is_of_labelme(tmp_path: Path) -> None:
+    for stem in ("result", "other"):
+        save_image(tmp_path / f"{stem}.jpg")
+        write_json(tmp_path / f"{stem}.json", labelme("frog"))
+    assert find_layout(tmp_path).description.startswith("LabelMe")
+
+
 def test_coco_files_that_are_not_there_are_named(tmp_path: Path) -> None:
     save_image(tmp_path / "train" / "a.jpg")
     path = write_json(tmp_path / "train" / "_annotations.coco.json", coco("a.jpg", "b.jpg"))

@@ -30,6 +30,8 @@ from refinenet.labels import Colour, LabelSet, voc_colours
 ROBOFLOW_ENDING = "_mask"
 ROBOFLOW_COCO = "_annotations.coco.json"
 
+LABEL_STUDIO_COCO = "result.json"
+
 _ONE_COCO_FILE = ("instances_default.json", "annotations.json", ROBOFLOW_COCO)
 
 
@@ -114,7 +116,9 @@ def find_coco(root: Path) -> Layout | None:
 
 
 def _find_one_coco_file(root: Path) -> Layout | None:
-    candidates = (folder / name for folder in (root / "annotations", root) for name in _ONE_COCO_FILE)
+    candidates = [folder / name for folder in (root / "annotations", root) for name in _ONE_COCO_FILE]
+    if (root / "images").is_dir():  # elsewhere it may be LabelMe's file for an image called "result"
+        candidates.append(root / LABEL_STUDIO_COCO)
     path = next((path for path in candidates if path.is_file()), None)
     if path is None:
         return None
