@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -322,6 +322,34 @@ def test_idle_connections_give_way_and_busy_ones_do_not() -> None:
     assert [each.recv(100)[:13] for each in busy] == [b"HTTP/1.1 200 "] * 2
     for each in (*idle, *busy, third):
         each.close()
+    server.should_exit = True
+
+
+def test_a_slow_body_gives_way_before_a_client_that_has_just_connected() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while not (message := await receive()).get("type") == "http.disconnect" and message["more_body"]:
+            pass
+
+    server, port = _run_uvicorn(app, ServerSettings(connections=2))
+    for _ in range(20):  # a busy machine may take so long that the new client counts as silent
+        slow = socket.create_connection(("127.0.0.1", port), 30)
+        slow.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\na")
+        time.sleep(1.2)
+        started = time.monotonic()
+        new = socket.create_connection(("127.0.0.1", port), 30)
+        third = socket.create_connection(("127.0.0.1", port), 30)
+        was_cut = _is_closed(slow)
+        is_in_time = time.monotonic() - started < 0.2
+        new.setblocking(False)
+        with pytest.raises(BlockingIOError) if is_in_time else nullcontext():
+            new.recv(1)
+        for each in (slow, new, third):
+            each.close()
+        _wait(lambda: not server.server_state.connections)
+        if is_in_time:
+            break
+    assert is_in_time
+    assert was_cut
     server.should_exit = True
 
 

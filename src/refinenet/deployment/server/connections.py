@@ -7,6 +7,7 @@ import selectors
 import socket
 import uuid
 from collections import OrderedDict
+from collections.abc import Iterable
 from contextlib import suppress
 from itertools import islice
 from typing import Any
@@ -21,6 +22,8 @@ from refinenet.deployment.server.settings import ServerSettings, is_loopback
 _LOOKED_AT = 8
 _DRIPS_AFTER = 1.0
 """Seconds after which a request that is not whole is taken for a slow one, when there are too many connections."""
+_SILENT_AFTER = 0.25
+"""Seconds after which a client that has sent nothing is taken for a slow one, then."""
 
 
 class BoundedProtocol(H11Protocol):
@@ -37,8 +40,12 @@ class BoundedProtocol(H11Protocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._waits_since, self._is_cut = 0.0, False
-        # Shared by all connections of a server: those that wait for a head, the one that waits for longest first.
+        # Shared by all connections of a server: those that wait for a head, and those that wait for the rest of a body,
+        # the one that waits for longest first.
         self._idle: OrderedDict[BoundedProtocol, None] = vars(self.server_state).setdefault("idle", OrderedDict())
+        self._receiving: OrderedDict[BoundedProtocol, None] = vars(self.server_state).setdefault(
+            "receiving", OrderedDict()
+        )
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn
         """Begin to wait for a request."""
@@ -70,24 +77,37 @@ class BoundedProtocol(H11Protocol):
         """
         if len(self.connections) <= self._limits.connections:
             return True
-        # Without a search, and a few are looked at: thousands of clients may connect within a second.
-        idle = islice((each for each in self._idle if each is not self), _LOOKED_AT)
-        slowest = next((each for each in idle if each._drips or not each._has_sent), None) or self._find_slow()
+        slowest = self._find_slow()
         if slowest is not None:
             slowest._cut()
         return slowest is not None or len(self._all()) <= self._limits.connections
 
     def _find_slow(self) -> BoundedProtocol | None:
-        """Return the connection whose body or whose reader is slow for longest; readers last, as most is lost there."""
-        slow = [each for each in self._all() if each is not self and each._waits_for_client]
-        slow.sort(key=lambda each: (each._unread > 0, each._waits_since))
-        return next((each for each in slow[:_LOOKED_AT] if each._drips or not each._has_sent), None)
+        """Return the connection that is to give way.
+
+        Those that have been silent for a while come first, then slow bodies, then slow readers, as most is lost there;
+        at last clients that have only just connected, and may be about to send.
+        """
+        # Without a search, and a few are looked at: thousands of clients may connect within a second.
+        idle, bodies = self._oldest(self._idle), self._oldest(self._receiving)
+        slow = next((each for each in (*idle, *bodies) if each._is_slow), None)
+        if slow is not None:
+            return slow
+        readers = [each for each in self._all() if each is not self and each._unread > 0]
+        readers.sort(key=lambda each: each._waits_since)
+        slow = next((each for each in readers[:_LOOKED_AT] if each._is_slow), None)
+        return slow or next((each for each in (*idle, *bodies) if not each._has_sent), None)
+
+    def _oldest(self, waiting: Iterable[BoundedProtocol]) -> list[BoundedProtocol]:
+        """Return some connections other than this one, the one that waits for longest first."""
+        return list(islice((each for each in waiting if each is not self), _LOOKED_AT))
 
     @property
-    def _drips(self) -> bool:
-        """Whether a request has begun long ago and is not whole."""
+    def _is_slow(self) -> bool:
+        """Whether a request has begun long ago and is not whole, or the client has sent nothing for a while."""
+        waited = self.loop.time() - self._waits_since
         has_begun = self._awaits_head() or self.conn.their_state is h11.SEND_BODY
-        return has_begun and self.loop.time() - self._waits_since > _DRIPS_AFTER
+        return (has_begun and waited > _DRIPS_AFTER) or (waited > _SILENT_AFTER and not self._has_sent)
 
     @property
     def _has_sent(self) -> bool:
@@ -99,24 +119,32 @@ class BoundedProtocol(H11Protocol):
             return bool(selector.select(0))
 
     @property
-    def _waits_for_client(self) -> bool:
-        return self.conn.their_state in (h11.IDLE, h11.SEND_BODY) or self._unread > 0
-
-    @property
     def _unread(self) -> int:
         """Bytes of responses that the client has not read."""
         return self.transport.get_write_buffer_size()
 
     def _cut(self) -> None:
         self._is_cut = True
-        self._idle.pop(self, None)
+        self._forget()
         self.transport.abort()
+
+    def _forget(self) -> None:
+        self._idle.pop(self, None)
+        self._receiving.pop(self, None)
+
+    def _note_phase(self) -> None:
+        """Keep the lists of connections that wait for their clients."""
+        if self.conn.their_state is not h11.IDLE:
+            self._idle.pop(self, None)
+        if self.conn.their_state is h11.SEND_BODY and not self._is_cut:
+            self._receiving.setdefault(self, None)
+        else:
+            self._receiving.pop(self, None)
 
     def data_received(self, data: bytes) -> None:
         """Read what has arrived."""
         super().data_received(data)
-        if self.conn.their_state is not h11.IDLE:
-            self._idle.pop(self, None)
+        self._note_phase()
         if self._awaits_head():
             if self._head_timer is None:
                 self._head_timer = self._cut_after(self._limits.header_seconds)
@@ -139,6 +167,7 @@ class BoundedProtocol(H11Protocol):
         self._waits_since = self.loop.time()
         if self.conn.their_state is h11.IDLE:
             self._idle[self] = None
+        self._note_phase()
         if self._awaits_rest() and self._head_timer is None:
             self._head_timer = self._cut_after(self._limits.body_seconds)
 
@@ -170,7 +199,7 @@ class BoundedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         super().connection_lost(exc)
-        self._idle.pop(self, None)
+        self._forget()
         self._cancel(self._head_timer)
         self._cancel(self._write_timer)
 
