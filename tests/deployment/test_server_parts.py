@@ -327,7 +327,7 @@ def test_idle_connections_give_way_and_busy_ones_do_not() -> None:
 
 def test_a_slow_body_gives_way_before_a_client_that_has_just_connected() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        while not (message := await receive()).get("type") == "http.disconnect" and message["more_body"]:
+        while (message := await receive()).get("type") != "http.disconnect" and message["more_body"]:
             pass
 
     server, port = _run_uvicorn(app, ServerSettings(connections=2))
