@@ -69,7 +69,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         (
             "train -d mine -m none.safetensors",
-            "no model file none.safetensors. Bundled models: camvid, camvid_256.",
+            "no model file none.safetensors. Bundled models: camvid, camvid_256, streets.",
         ),
         (
             "label errors mine --folds 2 --set epochs=0 --set crop_sze=[40,40]",

@@ -37,11 +37,14 @@ OUTPUTS_VERSION = 3
 UNSEALED_VERSION = 1
 """Format version without a hash of the header: of earlier model files, and of headers in exported files, which have
 their own checksum (`export.loading.checksum`)."""
-BUNDLED = ("camvid", "camvid_256")
+BUNDLED = ("camvid", "camvid_256", "streets")
 """Models that ship inside the package, by name. "camvid_256", with the published decoder of 256 channels, was "camvid"
-in earlier versions."""
+in earlier versions. "streets" was trained on drawn scenes only, and may be used commercially."""
 
-_DOMAINS: Mapping[str, str] = dict.fromkeys(BUNDLED, "urban street scenes seen from a car")
+_DOMAINS: Mapping[str, str] = {
+    **dict.fromkeys(BUNDLED, "urban street scenes seen from a car"),
+    "streets": "drawn urban street scenes seen from a car",
+}
 """Subject of the training images of the bundled models."""
 
 HEADER_KEY = "refinenet"
