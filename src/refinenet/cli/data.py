@@ -160,14 +160,14 @@ def split(
     group: Annotated[
         str | None,
         typer.Option(
-            help="Regular expression; images whose names give the same text for its first capture group stay together. "
-            "Default: images whose names differ only in the last number (such as frames of one video) stay together."
+            help="Regular expression; images whose names have the same text in its first capture group stay together. "
+            "By default, images whose names differ only in the last number (such as frames of one video) stay together."
         ),
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the files of an earlier split.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write train.txt and val.txt (and test.txt): a reproducible split that keeps frames of a video together."""
+    """Write train.txt, val.txt and, with --test, test.txt: a reproducible split keeping frames of a video together."""
     from refinenet.datasets.split import split_folder
 
     parts = split_folder(folder, val=val, test=test, seed=seed, group=group, replace=replace)

@@ -153,8 +153,8 @@ def deploy(
     overlap: Annotated[
         float | None,
         typer.Option(
-            help="Minimum overlap of windows, as a fraction of their side; all images are then segmented in windows. "
-            "With 0.75, labels hardly depend on window positions; 0.5 is four times as fast. Default: 0.75.",
+            help="Minimum overlap of windows, as a fraction of their side; if given, all images are segmented in "
+            "windows. With 0.75, labels hardly depend on window positions; 0.5 is four times as fast. Default: 0.75.",
             rich_help_panel="Large images",
         ),
         Mode.FILES,
@@ -214,7 +214,7 @@ def deploy(
         bool,
         typer.Option(
             "--legend",
-            help="Add a legend with names and areas below the picture, which becomes taller than the image.",
+            help="Add a legend with names and areas below the image; the result is taller than the image.",
             rich_help_panel=OVERLAYS,
         ),
         ALL,
@@ -268,8 +268,8 @@ def deploy(
         int | None,
         typer.Option(
             min=1,
-            help="Number of Ray workers, each with a copy of the network. Default: one per GPU or, without GPUs, per "
-            "two cores.",
+            help="Number of Ray workers, each with a copy of the network. Default: one per GPU or, without GPUs, one "
+            "per two cores.",
             rich_help_panel=MACHINE,
         ),
         Mode.RAY,

@@ -41,8 +41,8 @@ def export(
         typer.Option(
             "--dataset",
             "-d",
-            help="Dataset on which to compare and evaluate the export as well: a name (see `refinenet data list`), "
-            "your own folder, or a YAML file.",
+            help="Also compare and evaluate the export on this dataset: a name (see `refinenet data list`), your own "
+            "folder, or a YAML file.",
         ),
     ] = None,
     root: Root = None,

@@ -115,7 +115,7 @@ MaxRise = Annotated[
     typer.Option(
         min=0,
         metavar="SHARE",
-        help="Largest relative rise in RMSE of depth, normals and other values allowed for int8.",
+        help="Largest relative rise allowed for int8 in the RMSE of depth, normals and other values.",
         rich_help_panel=INT8,
     ),
 ]

@@ -32,14 +32,15 @@ def pretrain(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Any other setting, with a JSON value: crop_size=160; --show-settings lists all. May be repeated.",
+            help="Any other setting, with a JSON value: crop_size=160; --show-settings lists them all. May be "
+            "repeated.",
         ),
     ] = None,
     show_settings: Annotated[
         bool,
         typer.Option(
             "--show-settings",
-            help="List all settings with default and meaning (with --json, also the allowed values), and exit.",
+            help="List all settings with their defaults and meanings (with --json, also the allowed values), and exit.",
         ),
     ] = False,
     stop_after: StopAfter = None,

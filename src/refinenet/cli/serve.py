@@ -60,12 +60,12 @@ def serve(
     connections: Annotated[
         int,
         typer.Option(
-            help="Maximum open connections. A further one replaces the connection that has been idle longest; if all "
-            "are in use, its requests get 503."
+            help="Maximum number of open connections. A further one replaces the connection that has been idle "
+            "longest; if all are in use, its requests get 503."
         ),
     ] = 512,
     connections_per_address: Annotated[
-        int, typer.Option(help="Maximum open connections from one remote address.")
+        int, typer.Option(help="Maximum number of open connections from one remote address.")
     ] = 20,
     device: Device = None,
     backend: Backend = "auto",

@@ -61,7 +61,7 @@ def train(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="Recipe to use, a name or a TOML file; other options override it."),
+        typer.Option(help="Recipe to use: a name or a TOML file; other options override it."),
     ] = None,
     list_recipes: Annotated[
         bool,
@@ -73,7 +73,7 @@ def train(
         bool,
         typer.Option(
             "--show-settings",
-            help="List all settings with default and meaning (with --json, also the allowed values), and exit.",
+            help="List all settings with their defaults and meanings (with --json, also the allowed values), and exit.",
             rich_help_panel=SETTINGS,
         ),
     ] = False,
@@ -151,8 +151,8 @@ def train(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Any other setting, with a JSON value: 'crop_size=\\[360,480]'; --show-settings lists all. May be "
-            "repeated.",
+            help="Any other setting, with a JSON value: 'crop_size=\\[360,480]'; --show-settings lists them all. May "
+            "be repeated.",
             rich_help_panel=SETTINGS,
         ),
     ] = None,

@@ -57,7 +57,7 @@ def _fill(text: str, indent: str, hanging: str | None = None) -> str:
 
 
 def show_training_settings(as_json: bool) -> None:
-    """Print the settings of training with default and meaning."""
+    """Print the settings of training with their defaults and meanings."""
     from refinenet.training.config import TrainConfig
 
     show_settings_of(TrainConfig, "--set 'crop_size=[360,480]' --set optimiser=sgd", as_json)

@@ -36,8 +36,8 @@ def errors(
     group: Annotated[
         str | None,
         typer.Option(
-            help="Regular expression; images whose names give the same text for its first capture group share a fold. "
-            "Default: images whose names differ only in the last number share one.",
+            help="Regular expression; images whose names have the same text in its first capture group share a fold. "
+            "By default, images whose names differ only in the last number share a fold.",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -65,25 +65,26 @@ def errors(
         ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Epochs of each run of --folds. Default: 50.", rich_help_panel=SETTINGS)
+        int | None,
+        typer.Option(help="Epochs for each model that --folds trains. Default: 50.", rich_help_panel=SETTINGS),
     ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Any other setting of these runs, as for `refinenet train`. May be repeated.",
+            help="Any other setting of these training runs, as for `refinenet train`. May be repeated.",
             rich_help_panel=SETTINGS,
         ),
     ] = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find labels that are likely wrong, using models that were not trained on the image.
+    """Find labels that are likely wrong, using models that were not trained on those images.
 
     Writes suspects.html (a page for reviewing them), suspects.csv, suspects.json,
     regions/ (masks of the suspect regions) and proposals/ (the labels with the
-    suspect regions replaced by predictions), also in an annotation tool's format.
+    suspect regions replaced by predictions; also in an annotation tool's format).
     Rerun the same command to resume an interrupted run.
     """
     chosen = join_settings({"epochs": epochs}, settings)

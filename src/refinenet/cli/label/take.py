@@ -17,9 +17,9 @@ def take(
     export: Annotated[
         Path,
         typer.Argument(
-            help="Export of the annotation tool: a folder, a zip archive or a JSON file (CVAT masks or COCO, Label "
-            "Studio, LabelMe, Roboflow, Supervisely, PNG masks); or the folder of `refinenet label correct`, or the "
-            "decisions.csv of suspects.html."
+            help="Export from the annotation tool: a folder, a zip archive or a JSON file (CVAT masks or COCO, Label "
+            "Studio, LabelMe, Roboflow, Supervisely, PNG masks); or the folder passed to `refinenet label correct`, or "
+            "the decisions.csv saved from suspects.html."
         ),
     ],
     into: Annotated[Path, typer.Option(metavar="DIR", help="Dataset folder of images and masks; created if missing.")],
@@ -31,7 +31,10 @@ def take(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="DIR", help="Change a copy of the dataset in this folder, not the dataset itself."
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Copy the dataset to this folder and change the copy instead of the dataset itself.",
         ),
     ] = None,
     only_corrected: Annotated[
@@ -41,23 +44,23 @@ def take(
         bool,
         typer.Option(
             "--reviewed",
-            help="You have looked at every image of the export: drafts and proposals that came back unchanged are "
-            "correct. Otherwise such drafts are only trained on, and such proposals are not taken.",
+            help="Confirm that you looked at every image in the export, so that unchanged drafts and proposals count "
+            "as correct. Otherwise, unchanged drafts are used only for training, and unchanged proposals are ignored.",
         ),
     ] = False,
     rename: Annotated[
         list[str] | None,
         typer.Option(
             metavar="LABEL=CLASS",
-            help="Import a label as a class of another name, such as person=Pedestrian; several labels may become one "
-            "class, and LABEL=void leaves pixels without a class. May be repeated.",
+            help="Import a label as a class with another name, such as person=Pedestrian; several labels may become "
+            "one class, and LABEL=void leaves pixels without a class. May be repeated.",
         ),
     ] = None,
     group: Annotated[
         str | None,
         typer.Option(
-            help="Regular expression; images whose names give the same text for its first capture group share a split. "
-            "Default: images whose names differ only in the last number share one."
+            help="Regular expression; images whose names have the same text in its first capture group share a split. "
+            "By default, images whose names differ only in the last number share a split."
         ),
     ] = None,
     val: Annotated[float, typer.Option(min=0, max=1, help="Share of images for validation.")] = 0.2,
@@ -66,7 +69,7 @@ def take(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check corrected labels as `refinenet data check` does, and import those that changed into a dataset.
+    """Check corrected labels as `refinenet data check` does, and import the changed ones into a dataset.
 
     Replaced files are backed up to .before/ in the dataset; labels_taken.jsonl in the dataset folder logs every image.
     """

@@ -47,8 +47,8 @@ class Folds:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `TrainConfig`."""
     group: str | None = None
-    """Regular expression; images whose names give the same text for its first capture group share a fold. By default,
-    images whose names differ only in the last number do."""
+    """Regular expression; images whose names have the same text in its first capture group share a fold. By default,
+    images whose names differ only in the last number share a fold."""
 
     def __post_init__(self) -> None:
         check_fold_settings(self.settings)
