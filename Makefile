@@ -31,7 +31,7 @@ types: $(READY)
 
 # A file's tests share what they make, so one process runs them all; `tests/conftest.py` puts the longest files first.
 suite: $(READY)
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The pages are in docs/_build/html; `make docs BUILDER=linkcheck` checks the links to other sites.
 BUILDER ?= html

@@ -233,7 +233,7 @@ class TestBundledModel:
             "model_type": "lightweight",
             "encoder": "mobilenetv2_100",
             "num_classes": 11,
-            "decoder_options": {"widths": [128] * 4, "batch_norm": True},
+            "decoder_options": {"widths": [128] * 4, "batch_norm": True, "neck_channels": 256},
         }
         assert card.label_set.names[:4] == ("Sky", "Building", "Pole", "Road")
         assert "CC BY-NC 4.0" in card.licence

@@ -105,7 +105,12 @@ def test_pools_of_processes_predict_the_same(model: RefineNet, start: str) -> No
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(model.segment, IMAGES))
     with ProcessPoolExecutor(2, multiprocessing.get_context(start), keep_model, (model,)) as pool:
-        found = list(pool.map(predict_in_pool, [*range(6)] * 4, timeout=400))
+        try:
+            found = list(pool.map(predict_in_pool, [*range(6)] * 4, timeout=400))
+        except TimeoutError:
+            for process in multiprocessing.active_children():  # the pool would wait for them for ever
+                process.kill()
+            raise
     assert found == alone * 4
 
 
