@@ -228,7 +228,7 @@ def collect(plan: Plan, seeds: Sequence[int]) -> ActiveResults:
         measures.append(Curves(title=title, arms=arms, whole=whole))
     width, height = plan.size
     trained = f"camvid at {width}x{height}, {plan.steps} steps of {plan.batch} images, size small, encoder not trained"
-    return ActiveResults(trained=trained, counts=plan.counts, measures=tuple(measures))
+    return ActiveResults(trained=trained, counts=plan.counts, seeds=tuple(seeds), measures=tuple(measures))
 
 
 def draw(plan: Plan, seeds: Sequence[int]) -> None:

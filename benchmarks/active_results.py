@@ -39,9 +39,10 @@ class Curves:
         return SHARE * statistics.fmean(self.whole) if self.whole else None
 
     def mean(self, arm: str) -> list[float]:
-        """Return the mean of the seeds in each round that all of them have finished."""
+        """Return the mean of the seeds that have begun, in each round that all of these have finished."""
         found = [curve for curve in self.arms[arm] if curve]
-        return [statistics.fmean(values) for values in zip(*found, strict=False)] if found else []
+        # Not strict: while the benchmark runs, seeds have finished different numbers of rounds.
+        return [statistics.fmean(values) for values in zip(*found, strict=False)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,7 @@ class ActiveResults:
     """Images, steps and network."""
     counts: tuple[int, ...]
     """Numbers of labelled images of the rounds."""
+    seeds: tuple[int, ...]
     measures: tuple[Curves, ...]
 
     def write(self, path: Path) -> None:
@@ -63,7 +65,8 @@ class ActiveResults:
         """Read a file of results."""
         found = json.loads(path.read_text("utf-8"))
         measures = tuple(Curves(**each) for each in found["measures"])
-        return cls(trained=found["trained"], counts=tuple(found["counts"]), measures=measures)
+        counts, seeds = tuple(found["counts"]), tuple(found["seeds"])
+        return cls(trained=found["trained"], counts=counts, seeds=seeds, measures=measures)
 
     def print(self) -> None:
         """Print mIoU by number of labels, and how many labels reach the goal."""
@@ -77,20 +80,20 @@ class ActiveResults:
                 self._print_needed(curves, curves.goal)
 
     def _print_needed(self, curves: Curves, goal: float) -> None:
-        seeds = range(max(len(curves.arms[arm]) for arm in ARMS))
         rows = [
-            [f"seed {k}", *(self.say_needed(curves.arms[arm][k], goal) for arm in ARMS)]
-            for k in seeds
-            if all(len(curves.arms[arm]) > k and curves.arms[arm][k] for arm in ARMS)
+            [f"seed {seed}", *(self._say_needed(curves.arms[arm][k], goal) for arm in ARMS)]
+            for k, seed in enumerate(self.seeds)
         ]
-        rows.append(["mean curve", *(self.say_needed(curves.mean(arm), goal) for arm in ARMS)])
+        rows.append(["mean curve", *(self._say_needed(curves.mean(arm), goal) for arm in ARMS)])
         whole = 100 * statistics.fmean(curves.whole)
         print_table(f"Images until {100 * SHARE:.0f} % of the fully labelled mIoU, {whole:.1f} %", ["", *ARMS], rows)
 
-    def say_needed(self, mious: Sequence[float], goal: float) -> str:
-        """Return how many images reach a goal, in words."""
+    def _say_needed(self, mious: Sequence[float], goal: float) -> str:
+        """Return how many images reach a goal, in words; empty while rounds that could reach it are missing."""
         images = needed(self.counts, mious, goal)
-        return "not reached" if images is None else f"{images:.0f}"
+        if images is not None:
+            return f"{images:.0f}"
+        return "not reached" if len(mious) == len(self.counts) else ""
 
     def draw(self, path: Path) -> None:
         """Draw accuracy against the number of labelled images, with the range of the seeds."""

@@ -23,7 +23,7 @@ _LOOKED_AT = 8
 _DRIPS_AFTER = 1.0
 """Seconds after which a request that is not whole is taken for a slow one, when there are too many connections."""
 _SILENT_AFTER = 0.25
-"""Seconds after which a client that has sent nothing is taken for a slow one, then."""
+"""Seconds after which a client that has sent nothing is taken for a slow one, when there are too many connections."""
 
 
 class BoundedProtocol(H11Protocol):
