@@ -1,4 +1,4 @@
-"""A dataset folder that takes labels: its samples, the places of new ones, and copies of replaced files.
+"""A dataset folder that takes labels: its samples, other files in its folders, and the places and masks of new samples.
 
 Shape letters: H height, W width, K classes.
 """
@@ -6,8 +6,7 @@ Shape letters: H height, W width, K classes.
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,19 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from refinenet.datasets.catalog import Dataset
-from refinenet.datasets.doctor import write_classes
 from refinenet.datasets.folder import Layout, MaskEncoding, find_encoding, find_layout, find_pair, of_ids, open_split
 from refinenet.datasets.formats.lookup import CLASSES_FILE
-from refinenet.datasets.split import group_stems, split_stems, write_lists
-from refinenet.io.files import write_atomically
-from refinenet.io.images.codec import write
+from refinenet.datasets.split import group_stems, split_stems
+from refinenet.io.images.band_images import BAND_SUFFIXES
+from refinenet.io.images.codec import encode
+from refinenet.io.images.image_files import walk_names
 from refinenet.io.images.mask_files import read_palette
+from refinenet.labelling.formats.base import strip_suffix
 from refinenet.labels import LabelMap, LabelSet
 
-LOG_FILE = "labels_taken.jsonl"
-"""File in the dataset with a line for each image whose labels were taken."""
-BEFORE = ".before"
-"""Hidden folder in the dataset with copies of replaced files, in a numbered folder for each time."""
 VAL_SHARE = 0.2
 
 
@@ -43,6 +39,14 @@ class Member:
     def read_labels(self) -> LabelMap:
         """Read its `(H, W)` ids."""
         return self.dataset.label_set.cast(self.dataset.read_labels(self.item))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrayFiles:
+    """Files in the folders of a dataset that belong to no sample, such as those of images that no list names."""
+
+    images: tuple[Path, ...]
+    masks: tuple[Path, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,23 +150,24 @@ class GrowingDataset:
         files = self.layout.splits[split] if split is not None else next(iter(self.layout.splits.values()))
         return files.masks / f"{_with_mark(stem, files.mask_ending)}.png"
 
-    def write_mask(self, path: Path, labels: LabelMap) -> None:
-        """Write a mask in the encoding of the dataset.
+    def encode_mask(self, labels: LabelMap) -> bytes:
+        """Return a PNG file in the encoding of the dataset.
+
+        Args:
+            labels: `(H, W)` ids.
 
         Raises:
             ValueError: Some pixels have no class, and masks are painted in colours, none of which means void.
         """
         encoding, label_set = self.encoding, self.label_set
         if encoding.kind == "colours":
-            write(path, _paint(labels, encoding))
-            return
+            return encode(_paint(labels, encoding), ".png")
         if not encoding.merged and encoding.values == tuple(range(len(label_set))):
-            write(path, labels, palette=self._palette if label_set.dtype is np.uint8 else None)
-            return
+            return encode(labels, ".png", palette=self._palette if label_set.dtype is np.uint8 else None)
         table = np.full(label_set.ignore_index + 1, label_set.ignore_index, np.uint16)
         table[: len(label_set)] = encoding.values
         stored = table[labels]
-        write(path, stored if stored.max(initial=0) > 255 else stored.astype(np.uint8))
+        return encode(stored if stored.max(initial=0) > 255 else stored.astype(np.uint8), ".png")
 
     @cached_property
     def _palette(self) -> Sequence[tuple[int, int, int]] | None:
@@ -170,6 +175,28 @@ class GrowingDataset:
         member = next(iter(self.members.values()), None)
         path = None if member is None else member.dataset.label_file(member.item)
         return self.label_set.colours if path is None else read_palette(path)
+
+    def find_strays(self, stem: str) -> StrayFiles:
+        """Return the files of a name that no sample has."""
+        splits = self.layout.splits.values() if self.layout is not None else ()
+        images = {(files.images, _with_mark(stem, files.image_ending)) for files in splits}
+        masks = {(files.masks, _with_mark(stem, files.mask_ending)) for files in splits}
+        return StrayFiles(images=self._list_files(images), masks=self._list_files(masks))
+
+    def _list_files(self, places: Iterable[tuple[Path, str]]) -> tuple[Path, ...]:
+        found = (self._files[folder].get(_compose(name), ()) for folder, name in sorted(places))
+        return tuple(sorted(path for paths in found for path in paths))
+
+    @cached_property
+    def _files(self) -> Mapping[Path, Mapping[str, Sequence[Path]]]:
+        """All images and masks in each folder of the layout, by their names without suffix."""
+        splits = self.layout.splits.values() if self.layout is not None else ()
+        found: dict[Path, dict[str, list[Path]]] = {}
+        for folder in {folder for files in splits for folder in (files.images, files.masks)}:
+            by_name = found.setdefault(folder, {})
+            for name in walk_names(folder, BAND_SUFFIXES):
+                by_name.setdefault(_compose(strip_suffix(name)), []).append(folder / name)
+        return found
 
     def list_file(self, split: str) -> Path | None:
         """Return the file that lists a split's samples; None if the splits are folders."""
@@ -202,6 +229,11 @@ class GrowingDataset:
 
 _VOC_LISTS = Path("ImageSets/Segmentation")
 _ALIASES = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+
+
+def _compose(name: str) -> str:
+    """Return a name with its accents composed, as the stems of samples are; macOS stores them decomposed."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _with_mark(stem: str, mark: str) -> str:
@@ -253,93 +285,3 @@ def open_growing(root: Path, label_set: LabelSet) -> GrowingDataset:
             f"refinenet data check {root} --fix COPY"
         )
     return GrowingDataset(root=root, encoding=find_encoding(layout), layout=layout)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placed:
-    """A sample to write into a dataset."""
-
-    stem: str
-    split: str | None
-    """None if it is not yet known."""
-    image: Path | None
-    """The image to copy; None if the dataset has it."""
-    labels: LabelMap
-
-
-class Installation:
-    """A change of a dataset: files to be replaced are copied first, and each step is done completely or not at all.
-
-    Args:
-        dataset: The dataset.
-    """
-
-    def __init__(self, dataset: GrowingDataset) -> None:
-        self._dataset = dataset
-        folder = dataset.root / BEFORE
-        numbers = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()] if folder.is_dir() else []
-        self.copies = folder / f"{max(numbers, default=0) + 1:04d}"
-        """Where the copies of replaced files are."""
-
-    def install(self, sample: Placed) -> None:
-        """Write the mask of a sample, and its image if it is new.
-
-        Raises:
-            ValueError: The mask cannot be written in the dataset's encoding.
-            OSError: A file cannot be written.
-        """
-        dataset = self._dataset
-        member = dataset.members.get(sample.stem)
-        if member is None:
-            assert sample.image is not None
-            write_atomically(
-                dataset.image_place(sample.stem, sample.image.suffix, sample.split), sample.image.read_bytes()
-            )
-            dataset.write_mask(dataset.mask_place(sample.stem, sample.split), sample.labels)
-            return
-        path = member.dataset.label_file(sample.stem)
-        assert path is not None
-        if path.suffix.lower() != ".png":
-            raise ValueError(f"{path} is no PNG file. Make a copy with PNG masks: refinenet data check --fix COPY")
-        self.keep(path)
-        dataset.write_mask(path, sample.labels)
-
-    def keep(self, path: Path) -> None:
-        """Copy a file that will be replaced."""
-        place = self.copies / path.resolve().relative_to(self._dataset.root.resolve())
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, place)
-
-    def extend_lists(self, splits: Mapping[str, str]) -> None:
-        """Add new samples to the lists of their splits, where there are lists or a deal to be kept."""
-        if splits and self._dataset.keeps_deal:
-            homes = {stem: member.split for stem, member in self._dataset.members.items()} | dict(splits)
-            for split in sorted(set(homes.values())):
-                stems = sorted(stem for stem, home in homes.items() if home == split)
-                write_atomically(self._dataset.root / f"{split}.txt", "".join(f"{stem}\n" for stem in stems).encode())
-            return
-        for split in sorted(set(splits.values())):
-            path = self._dataset.list_file(split)
-            if path is None:
-                continue
-            self.keep(path)
-            text = path.read_text("utf-8-sig")
-            listed = {line.strip() for line in text.splitlines()}
-            new = sorted(stem for stem, name in splits.items() if name == split and stem not in listed)
-            end = "" if text.endswith("\n") or not text else "\n"
-            write_atomically(path, f"{text}{end}{''.join(f'{stem}{chr(10)}' for stem in new)}".encode())
-
-    def write_lists(self, splits: Mapping[str, Sequence[str]]) -> None:
-        """Write the lists of a folder that has none."""
-        write_lists(self._dataset.root, splits)
-
-    def write_classes(self) -> None:
-        """Write the classes of a new dataset."""
-        write_atomically(self._dataset.root / CLASSES_FILE, write_classes(self._dataset.encoding).encode())
-
-    def log(self, lines: Iterable[Mapping[str, object]]) -> None:
-        """Append lines to the log."""
-        path = self._dataset.root / LOG_FILE
-        before = path.read_bytes() if path.is_file() else b""
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        write_atomically(path, before + text.encode())

@@ -109,19 +109,47 @@ class ImageMatcher:
         if PurePosixPath(stem).is_absolute() or not {"..", ""}.isdisjoint(stem.split("/")) or "\\" in stem:
             return "its name leads out of the dataset"
         image = self._find_image(item, stem, draft)
+        member = self._find_member(stem, draft, image)
+        if member is not None:
+            return MatchedImage(item, member, draft, image)
+        return self._place(item, stem, draft, image)
+
+    def _find_member(self, stem: str, draft: DraftImage | None, image: Path | None) -> str | None:
+        """Return the sample of the dataset that an image is, if it is one."""
         member = self._member_stems.find(stem)
-        if member is None and image is not None:
-            member = self._find_twin(image)
-        elif member is not None and draft is not None and image is not None and not self._shows(member, image):
-            other, member = member, self._find_twin(image)
-            if member is None:
-                free = self._find_free_stem(stem, image)
-                if free is None:
-                    return f"the dataset has another image of the name {other}: rename one of them"
-                stem = free
-        if member is None and image is None:
-            return "there is no image of this name: pass its folder (--images), or the drafts (--drafts)"
-        return MatchedImage(item, member or stem, draft, image)
+        if member is None:
+            return self._find_twin(image) if image is not None else None
+        if draft is None or image is None or self._shows(member, image):
+            return member
+        return self._find_twin(image)
+
+    def _place(self, item: str, stem: str, draft: DraftImage | None, image: Path | None) -> MatchedImage | str:
+        """Return a new sample under a free name, or with a file of that name that no list names, if it is the same."""
+        if image is None:
+            return _describe_no_image(self._dataset.find_strays(stem).images)
+        reason = ""
+        for place in (stem, *([self._below_folder(stem, image)] if draft is not None else [])):
+            if place is None:
+                continue
+            found, problem = self._occupy(place, image)
+            if found is not None:
+                return MatchedImage(item, place, draft, found)
+            reason = reason or problem
+        return reason
+
+    def _occupy(self, stem: str, image: Path) -> tuple[Path | None, str]:
+        """Return the image file of a new sample of a name; or None and the reason why there can be none."""
+        if stem in self._dataset.members:
+            return None, f"the dataset has another image of the name {stem}: rename one of them"
+        strays = self._dataset.find_strays(stem)
+        others = [path for path in strays.masks if path.suffix != ".png"] + list(strays.masks[1:])
+        if others:
+            return None, f"{others[0]} has its name, belongs to no split and is in the way: move it away"
+        if not strays.images:
+            return image, ""
+        if len(strays.images) == 1 and _is_same(strays.images[0], image):
+            return strays.images[0], ""
+        return None, f"{strays.images[0]}, which is in no split, is another image of this name: rename one of them"
 
     def _find_image(self, item: str, stem: str, draft: DraftImage | None) -> Path | None:
         places = (
@@ -131,17 +159,11 @@ class ImageMatcher:
         )
         return next((path for path in places if path is not None and path.is_file()), None)
 
-    def _find_free_stem(self, stem: str, image: Path) -> str | None:
-        """Return a stem that the dataset does not have: this one, or one below the name of the image's folder.
-
-        None if that name is taken, too, or would look like a split.
-        """
-        if stem not in self._dataset.members:
-            return stem
+    def _below_folder(self, stem: str, image: Path) -> str | None:
+        """Return a stem below the name of the image's folder; None if that would look like a split."""
         folder = image.resolve().parent.name
-        longer = f"{folder}/{stem}"
         is_usable = bool(folder) and name_split(folder) not in ("train", "val", "test")
-        return longer if is_usable and longer not in self._dataset.members else None
+        return f"{folder}/{stem}" if is_usable else None
 
     def _find_twin(self, image: Path) -> str | None:
         """Return the sample whose image file has the same bytes."""
@@ -160,7 +182,25 @@ class ImageMatcher:
     def _shows(self, stem: str, image: Path) -> bool:
         """Whether a sample of the dataset shows the same as an image file."""
         path = self._dataset.members[stem].dataset.image_file(stem)
-        if path is None or path.resolve() == image.resolve() or filecmp.cmp(path, image, shallow=False):
-            return True
-        one, other = decode(path), decode(image)
-        return one.shape == other.shape and bool(np.abs(one.astype(int) - other).mean() <= _CLOSE)
+        return path is None or _shows_same(path, image)
+
+
+def _describe_no_image(strays: tuple[Path, ...]) -> str:
+    if strays:
+        return f"{strays[0]} has its name and is in no split: if it is the image, pass its folder (--images)"
+    return "there is no image of this name: pass its folder (--images), or the drafts (--drafts)"
+
+
+def _is_same(path: Path, image: Path) -> bool:
+    """Whether two files show the same; not if one of them cannot be read."""
+    try:
+        return _shows_same(path, image)
+    except ValueError:
+        return False
+
+
+def _shows_same(path: Path, image: Path) -> bool:
+    if path.resolve() == image.resolve() or filecmp.cmp(path, image, shallow=False):
+        return True
+    one, other = decode(path), decode(image)
+    return one.shape == other.shape and bool(np.abs(one.astype(int) - other).mean() <= _CLOSE)

@@ -6,10 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from refinenet.datasets import doctor
+from refinenet.datasets.doctor import write_classes
 from refinenet.datasets.folder import of_ids
 from refinenet.datasets.formats.lookup import CLASSES_FILE
+from refinenet.io.files import write_atomically
 from refinenet.io.images.mask_files import read_mask
-from refinenet.labelling.dataset_growth import GrowingDataset, Installation, Placed
+from refinenet.labelling.dataset_growth import GrowingDataset
+from refinenet.labelling.installation import Placed
 from refinenet.labels import LabelMap, LabelSet
 
 
@@ -37,7 +40,7 @@ class Staging:
         place = self._folder / "images" / "train" / f"{name}{image.suffix}"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(image.resolve())
-        self._dataset.write_mask(self._mask(name), labels)
+        write_atomically(self._mask(name), self._dataset.encode_mask(labels))
 
     def _mask(self, name: str) -> Path:
         return self._folder / "masks" / "train" / f"{name}.png"
@@ -50,7 +53,7 @@ class Staging:
         """
         if not self._images:
             return
-        Installation(self._dataset).write_classes()
+        write_atomically(self._folder / CLASSES_FILE, write_classes(self._dataset.encoding).encode())
         report = doctor.examine(self._folder, workers=0, progress=progress).report
         findings = tuple(finding for finding in report.findings if finding.kind != "split-missing")
         text = replace(report, findings=findings).text("taken")

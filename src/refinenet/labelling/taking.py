@@ -25,19 +25,14 @@ import numpy as np
 from refinenet.datasets import group_stems
 from refinenet.datasets.formats import Renames, is_background, is_void
 from refinenet.io.console import print_note, progress_bar
-from refinenet.labelling.dataset_growth import (
-    BEFORE,
-    VAL_SHARE,
-    GrowingDataset,
-    Installation,
-    open_growing,
-)
+from refinenet.labelling.dataset_growth import VAL_SHARE, GrowingDataset, open_growing
 from refinenet.labelling.drafts import DraftSet, open_drafts, render
 from refinenet.labelling.errors.decisions import SUFFIX as DECISIONS
 from refinenet.labelling.errors.decisions import read_decisions
 from refinenet.labelling.formats.base import ToolExport, translate
 from refinenet.labelling.formats.table import open_export
 from refinenet.labelling.image_matching import ImageMatcher, MatchedImage
+from refinenet.labelling.installation import BEFORE, Installation
 from refinenet.labelling.proposals import read_proposals
 from refinenet.labelling.renaming import Renaming, rename_classes
 from refinenet.labelling.staging import Staging
@@ -346,7 +341,7 @@ class _Taking:
         dataset = self._dataset
         splits, divided = self._choose_splits(results)
         homes = splits | {stem: split for split, stems in divided.items() for stem in stems}
-        installation = Installation(dataset)
+        installation = Installation(dataset, self._scratch / "prepared")
         written = []
         for one in results:
             if one.action == "new" and dataset.has_splits and one.name not in splits:
@@ -354,8 +349,9 @@ class _Taking:
                 continue
             if one.action in ("new", "changed"):
                 split = splits.get(one.name) if one.action == "new" else one.split or None
-                installation.install(self._staged.load(one.name, split))
+                installation.prepare(self._staged.load(one.name, split))
             written.append(replace(one, split=one.split or homes.get(one.name, "")))
+        installation.install()
         new = [one for one in written if one.action == "new"]
         if dataset.layout is None and new:
             installation.write_classes()
