@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from mask_exports import (
     NAMES,
     TAKE,
@@ -145,3 +146,75 @@ def test_names_that_lead_out_of_the_dataset_are_left_out(tmp_path: Path, call_re
     assert "x/../../b_1 was left out: its name leads out of the dataset" in found.stderr.replace(".png", "")
     assert not list(tmp_path.glob("b_1*"))
     assert not list((tmp_path / "data").glob("b_1*"))
+
+
+def write_supervisely(folder: Path, call_refinenet: Any, *stems: str) -> Path:
+    """Write drafts as a project of Supervisely; return the folder of its annotations."""
+    for number, stem in enumerate(stems):
+        write_pair(folder / "photographs", stem, mask(5 + 4 * number), ".", "../ids/masks")
+    (folder / "ids" / "classes.yaml").write_text(NAMES)
+    options = ("photographs", "--recursive", "--masks", "ids", "-o", "todo", "--min-area", "0")
+    assert call_refinenet("label", "write", *options, "--format", "supervisely").returncode == 0
+    return folder / "todo" / "supervisely" / "images" / "ann"
+
+
+def forget_descriptions(annotations: Path) -> None:
+    """Make a project as versions wrote it that did not store the names of images."""
+    for path in annotations.iterdir():
+        path.write_text(json.dumps({**json.loads(path.read_text()), "description": ""}))
+
+
+TAKE_PROJECT = ("label", "take", "todo/supervisely", "--drafts", "todo", "--into", "mine")
+
+
+@pytest.mark.parametrize("is_old", [False, True], ids=["now", "by an earlier version"])
+@pytest.mark.parametrize("stem", ["cam__{}", "town/street_{}"])
+def test_drafts_in_supervisely_are_recognised(stem: str, is_old: bool, tmp_path: Path, call_refinenet: Any) -> None:
+    """Its datasets have no folders, so that "town/street" is written as "town__street"."""
+    stems = [stem.format(number) for number in range(3)]
+    annotations = write_supervisely(tmp_path, call_refinenet, *stems)
+    if is_old:
+        forget_descriptions(annotations)
+    refused = call_refinenet(*TAKE_PROJECT)
+    assert "3 of 3 images came back exactly as drafted" in refused.stderr
+    taken = call_refinenet(*TAKE_PROJECT, "--reviewed", "--json")
+    assert taken.returncode == 0, taken.stderr
+    assert [one["image"] for one in json.loads(taken.stdout)["images"]] == stems
+    again = call_refinenet(*TAKE_PROJECT, "--json")
+    assert {one["action"] for one in json.loads(again.stdout)["images"]} == {"unchanged"}
+    # Without the drafts, the samples of the dataset tell which name is meant.
+    again = call_refinenet("label", "take", "todo/supervisely", "--into", "mine", "--json")
+    assert {one["action"] for one in json.loads(again.stdout)["images"]} == {"unchanged"}
+
+
+def test_images_of_one_name_in_supervisely_keep_their_own_labels(tmp_path: Path, call_refinenet: Any) -> None:
+    stems = ("a/b", "a__b", "a__b_2")
+    annotations = write_supervisely(tmp_path, call_refinenet, *stems)
+    assert len(list(annotations.iterdir())) == len(list((annotations.parent / "img").iterdir())) == 3
+    found = call_refinenet(*TAKE_PROJECT, "--reviewed")
+    assert found.returncode == 0, found.stderr
+    for number, stem in enumerate(stems):
+        assert np.array_equal(read(tmp_path / "mine" / "masks" / f"{stem}.png"), mask(5 + 4 * number))
+        image = (tmp_path / "mine" / "images" / f"{stem}.png").read_bytes()
+        assert image == (tmp_path / "photographs" / f"{stem}.png").read_bytes()
+
+
+def test_a_name_with_two_meanings_in_supervisely_is_left_out(tmp_path: Path, call_refinenet: Any) -> None:
+    """Earlier versions wrote both images to one file."""
+    annotations = write_supervisely(tmp_path, call_refinenet, "a/b", "a__b", "c")
+    forget_descriptions(annotations)
+    (annotations / "a__b_2.png.json").unlink()
+    found = call_refinenet(*TAKE_PROJECT, "--reviewed")
+    assert found.returncode == 0, found.stderr
+    assert "a/b.png was left out: its name may stand for a/b or a__b" in found.stderr
+    assert [path.name for path in (tmp_path / "mine" / "masks").rglob("*.png")] == ["c.png"]
+
+
+def test_two_files_of_an_image_in_supervisely_are_refused(tmp_path: Path, call_refinenet: Any) -> None:
+    annotations = write_supervisely(tmp_path, call_refinenet, "a/b", "c")
+    other = annotations.parents[1] / "a" / "ann" / "b.png.json"
+    other.parent.mkdir(parents=True)
+    other.write_text((annotations / "c.png.json").read_text())
+    found = call_refinenet(*TAKE_PROJECT, "--reviewed")
+    assert found.returncode == 1
+    assert "are both of the image a/b.png: rename or delete one of them" in " ".join(found.stderr.split())

@@ -299,6 +299,87 @@ def test_tasks_of_label_studio_that_nobody_submitted_are_named(tmp_path: Path, c
     found = call_refinenet("label", "take", "todo/label-studio", "--drafts", "todo", "--into", "mine")
     assert found.returncode == 0, found.stderr
     for name in ("b_1", "c_1"):
-        assert f"{name}.png was left out: its task has no shapes, or was not submitted" in found.stderr
+        assert f"{name}.png was left out: its task was not submitted" in found.stderr
     assert [path.name for path in (tmp_path / "mine" / "masks").iterdir()] == ["a_1.png"]
     assert np.array_equal(read(tmp_path / "mine" / "masks" / "a_1.png"), mask(5))
+
+
+def write_label_studio(folder: Path, call_refinenet: Any, names: str, *options: str, **ids: Any) -> Path:
+    """Write drafts for Label Studio, of which the first is all background; return the file of tasks."""
+    for stem, labels in ids.items():
+        write_pair(folder / "photographs", stem, labels, ".", "../ids/masks")
+    (folder / "ids" / "classes.yaml").write_text(names)
+    words = ("photographs", "--masks", "ids", "-o", "todo", "--format", "label-studio", "--min-area", "0", *options)
+    assert call_refinenet("label", "write", *words).returncode == 0
+    return folder / "todo" / "label-studio" / "label_studio.json"
+
+
+CLEARED = "names: [background, car, tree]\n"
+
+
+def test_an_image_cleared_in_label_studio_is_background(tmp_path: Path, call_refinenet: Any) -> None:
+    """Submitted without any shape, it is no image that nobody opened, and may validate."""
+    path = write_label_studio(tmp_path, call_refinenet, CLEARED, a_1=mask(5), b_1=mask(5), c_1=np.zeros_like(mask(5)))
+    tasks = json.loads(path.read_text())
+    for task in tasks:
+        task["annotations"] = [{"result": task["predictions"][0]["result"]}]
+    tasks[0]["annotations"] = [{"result": []}]
+    path.write_text(json.dumps(tasks))
+    found = call_refinenet("label", "take", "todo/label-studio", "--drafts", "todo", "--into", "mine", "--json")
+    assert found.returncode == 0, found.stderr
+    images = {one["image"]: one for one in json.loads(found.stdout)["images"]}
+    assert {name: one["action"] for name, one in images.items()} == dict.fromkeys(("a_1", "b_1", "c_1"), "new")
+    assert images["a_1"]["changes"] == {"tree > background": 192, "car > background": 486}
+    assert images["c_1"]["is_reviewed"]  # its draft was background
+    for name in ("a_1", "c_1"):
+        assert not read(tmp_path / "mine" / "masks" / f"{name}.png").any()
+    # Without the drafts, only the dataset tells the sizes.
+    again = call_refinenet("label", "take", "todo/label-studio", "--into", "mine", "--json")
+    assert {one["action"] for one in json.loads(again.stdout)["images"]} == {"unchanged"}
+    command = ("label", "take", "todo/label-studio", "--into", "other", "--images", "photographs")
+    assert "a_1.png was left out: it has no shapes, which would tell the size" in call_refinenet(*command).stderr
+
+
+def test_an_image_without_shapes_is_left_out_where_no_class_is_background(tmp_path: Path, call_refinenet: Any) -> None:
+    path = write_label_studio(tmp_path, call_refinenet, NAMES, a_1=mask(5), b_1=mask(5))
+    tasks = json.loads(path.read_text())
+    tasks[0]["annotations"] = [{"result": []}]
+    tasks[1]["annotations"] = [{"result": tasks[1]["predictions"][0]["result"]}]
+    path.write_text(json.dumps(tasks))
+    found = call_refinenet("label", "take", "todo/label-studio", "--drafts", "todo", "--into", "mine")
+    assert found.returncode == 0, found.stderr
+    assert "a_1.png was left out: it has no shapes, and no class of the dataset is background" in found.stderr
+
+
+def test_a_shape_drawn_where_the_draft_had_none_is_taken(tmp_path: Path, call_refinenet: Any) -> None:
+    empty = np.zeros_like(mask(5))
+    path = write_label_studio(tmp_path, call_refinenet, CLEARED, "--shapes", "polygons", a_1=empty, b_1=mask(5))
+    tasks = json.loads(path.read_text())
+    shapes = tasks[1]["predictions"][0]["result"]
+    for task in tasks:
+        task["annotations"] = [{"result": shapes}]
+    path.write_text(json.dumps(tasks))
+    found = call_refinenet("label", "take", "todo/label-studio", "--drafts", "todo", "--into", "mine")
+    assert found.returncode == 0, found.stderr
+    assert np.array_equal(read(tmp_path / "mine" / "masks" / "a_1.png"), mask(5))
+
+
+def test_an_export_of_none_of_the_drafts_is_refused_and_of_some_is_told(tmp_path: Path, call_refinenet: Any) -> None:
+    """What was not drafted counts as a person's work; with the drafts of other images, untouched drafts would."""
+    write_dataset(tmp_path / "mine")
+    write_drafts(tmp_path, call_refinenet, "a_1", "b_1")
+    write_export(tmp_path / "export", north_1=mask(12), north_2=mask(10))
+    before = list_files(tmp_path / "mine")
+    command = ("label", "take", "export", "--drafts", "todo", "--into", "mine")
+    found = call_refinenet(*command)
+    assert found.returncode == 1
+    assert "export has labels of 2 images, such as north_1, none of which has a draft in todo" in found.stderr
+    assert list_files(tmp_path / "mine") == before
+    write_export(tmp_path / "export", a_1=mask(9))
+    found = call_refinenet(*command)
+    assert found.returncode == 0, found.stderr
+    assert "2 of 3 images have no draft in todo: north_1, north_2. All of their labels count as a person's." in (
+        " ".join(found.stderr.split())
+    )
+    lines = (tmp_path / "mine" / "labels_taken.jsonl").read_text().splitlines()
+    assert [one["image"] for one in map(json.loads, lines) if one.get("has_no_draft")] == ["north_1"]

@@ -427,7 +427,7 @@ def render(drafts: DraftSet, draft: Draft, label_set: LabelSet, folder: Path) ->
     writer.add(draft)
     writer.finish()
     export = open_export(folder, folder / "unpacked")
-    return export.read(export.items[0], label_set)
+    return export.read_sized(export.items[0], label_set, draft.size)
 
 
 def describe_drafts(drafts: DraftSet) -> dict[str, Any]:

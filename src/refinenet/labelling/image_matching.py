@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from refinenet.datasets.folder import name_split
+from refinenet.datasets.formats.lookup import find_background
 from refinenet.io.images.band_images import BAND_SUFFIXES
 from refinenet.io.images.codec import decode
 from refinenet.io.images.image_files import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_suffix, walk_names
@@ -53,12 +54,16 @@ class _Stems:
         for stem in self._stems:
             self._by_name[stem.rpartition("/")[2]].append(stem)
 
-    def find(self, stem: str) -> str | None:
-        """Return the stem that is meant, or None."""
-        if stem in self._stems:
-            return stem
-        same = self._by_name.get(stem.rpartition("/")[2], [])
-        return same[0] if len(same) == 1 else None
+    def find(self, *names: str) -> str | None:
+        """Return the stem that the names of an image mean, or None."""
+        for name in names:
+            if name in self._stems:
+                return name
+        for name in names:
+            same = self._by_name.get(name.rpartition("/")[2], [])
+            if len(same) == 1:
+                return same[0]
+        return None
 
 
 class ImageMatcher:
@@ -75,20 +80,22 @@ class ImageMatcher:
         self, export: ToolExport, dataset: GrowingDataset, drafts: DraftSet | None, images: Path | None
     ) -> None:
         self._export, self._dataset = export, dataset
-        self._drafts: Mapping[str, DraftImage] = {one.stem: one for one in drafts.images} if drafts is not None else {}
+        self._drafts = drafts
+        self._drafted = {one.stem: one for one in drafts.images} if drafts is not None else {}
         names = walk_names(images, IMAGE_SUFFIXES) if images is not None else ()
         self._images = {strip_suffix(name): Path(str(images)) / name for name in names}
-        self._draft_stems, self._image_stems = _Stems(self._drafts), _Stems(self._images)
+        self._draft_stems, self._image_stems = _Stems(self._drafted), _Stems(self._images)
         self._member_stems = _Stems(dataset.members)
 
     def match(self) -> tuple[list[MatchedImage], dict[str, str]]:
         """Return the items with an image, and the reason for each of the others.
 
         Raises:
-            ValueError: No item has an image.
+            ValueError: No item has an image, or there are drafts, and none is of an item.
         """
         matched, reasons = [], dict(self._export.skipped)
         first: dict[str, str] = {}
+        self._refuse_other_drafts()
         for item in self._export.items:
             found = self._find(item)
             if isinstance(found, str):
@@ -102,17 +109,47 @@ class ImageMatcher:
             raise ValueError(f"{self._export.path} has no labels that can be taken. {item}: {reason}.")
         return matched, reasons
 
+    def _refuse_other_drafts(self) -> None:
+        items = self._export.items
+        if self._drafts is None or not items or any(self._draft_stems.find(*self._names(item)) for item in items):
+            return
+        drafted = self._drafts.images[0].name if self._drafts.images else "nothing"
+        raise ValueError(
+            f"{self._export.path} has labels of {len(items)} images, such as {items[0]}, none of which has a draft in "
+            f"{self._drafts.folder} (of {drafted} and others): what nobody changed would count as a person's work. "
+            "Pass the folder of the drafts that were corrected (--drafts), or none. Nothing was changed."
+        )
+
+    def _names(self, item: str) -> list[str]:
+        """Return the names, without suffix, that an item may stand for, the usual one first."""
+        names = [item, *([self._export.other_names[item]] if item in self._export.other_names else [])]
+        return [_RENAMED.sub("", strip_suffix(name) if has_suffix(name, _SUFFIXES) else name) for name in names]
+
     def _find(self, item: str) -> MatchedImage | str:
-        plain = _RENAMED.sub("", strip_suffix(item) if has_suffix(item, _SUFFIXES) else item)
-        draft = self._drafts.get(self._draft_stems.find(plain) or "")
-        stem = draft.stem if draft is not None else self._image_stems.find(plain) or plain
+        names = self._names(item)
+        if len(meant := [name for name in names if name in self._drafted]) > 1:
+            return f"its name may stand for {' or '.join(meant)}: write their drafts again"
+        draft = self._drafted.get(self._draft_stems.find(*names) or "")
+        stem = draft.stem if draft is not None else self._image_stems.find(*names)
+        if stem is None:
+            stem = next((name for name in names if name in self._dataset.members), names[0])
         if PurePosixPath(stem).is_absolute() or not {"..", ""}.isdisjoint(stem.split("/")) or "\\" in stem:
             return "its name leads out of the dataset"
         image = self._find_image(item, stem, draft)
         member = self._find_member(stem, draft, image)
+        if item in self._export.cleared and (reason := self._refuse_cleared(is_known=bool(draft or member))):
+            return reason
         if member is not None:
             return MatchedImage(item, member, draft, image)
         return self._place(item, stem, draft, image)
+
+    def _refuse_cleared(self, *, is_known: bool) -> str:
+        """Return why an image without shapes has no labels; empty if it is background of a known size."""
+        if not is_known:
+            return "it has no shapes, which would tell the size of the image: pass the drafts (--drafts)"
+        label_set = self._dataset.label_set
+        has_background = find_background(label_set) != label_set.ignore_index
+        return "" if has_background else "it has no shapes, and no class of the dataset is background"
 
     def _find_member(self, stem: str, draft: DraftImage | None, image: Path | None) -> str | None:
         """Return the sample of the dataset that an image is, if it is one."""

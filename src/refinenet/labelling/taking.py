@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -61,6 +62,8 @@ class TakenImage:
     withdrawn: int = 0
     """Number of proposals of `label errors` that came back exactly as proposed and unreviewed, so that their labels
     stay."""
+    has_no_draft: bool = False
+    """Whether drafts were passed, and none is of this image, so that all of its labels count as a person's."""
     reason: str = ""
     """Why it was left out."""
 
@@ -75,6 +78,7 @@ class TakenImage:
             "is_draft": self.is_draft or "",
             "is_reviewed": self.is_reviewed if self.is_draft else "",
             "withdrawn": self.withdrawn or "",
+            "has_no_draft": self.has_no_draft or "",
             "reason": self.reason,
         }
         return {key: value for key, value in values.items() if value not in ("", {}) or key in ("image", "action")}
@@ -155,8 +159,8 @@ def take_labels(
     Raises:
         ValueError: The export or the dataset is damaged or not recognised, nothing was accepted in the folder of
             `correct_labels`, a label is not a class of the dataset, a label to rename does not exist, the doctor found
-            errors that would stop training, or only unchanged drafts could validate in a new dataset; nothing was
-            changed.
+            errors that would stop training, none of the images has one of the drafts, or only unchanged drafts could
+            validate in a new dataset; nothing was changed.
         FileExistsError: `output` is not empty.
         FileNotFoundError: The export or the drafts are missing.
         OSError: A file cannot be read or written.
@@ -273,9 +277,19 @@ class _Taking:
             for one in matched:
                 results.append(self._stage(one))
                 bar.advance(task)
+        self._warn_of_no_drafts([one.name for one in results if one.has_no_draft], len(matched))
         if check:
             self._staged.check(str(self._export.path), progress=progress)
         return self._install(results)
+
+    def _warn_of_no_drafts(self, names: list[str], total: int) -> None:
+        if names and self._drafts is not None:
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            warnings.warn(
+                f"{len(names)} of {total} images have no draft in {self._drafts.folder}: {', '.join(names[:5])}{more}. "
+                "All of their labels count as a person's. If they were drafted, pass the folder of their drafts.",
+                stacklevel=4,
+            )
 
     def _stage(self, found: MatchedImage) -> TakenImage:
         """Compute the labels of an image, and put them aside for the doctor; nothing is put aside if they are equal."""
@@ -289,6 +303,7 @@ class _Taking:
             split="" if member is None else member.split,
             is_reviewed=merged.is_corrected or found.item in self._export.reviewed,
             withdrawn=merged.withdrawn,
+            has_no_draft=self._drafts is not None and found.draft is None,
         )
         if self._only_corrected and not merged.is_corrected:
             return replace(taken, action="left out", reason="its draft came back unchanged")
@@ -309,12 +324,14 @@ class _Taking:
             ValueError: The labels have another size than the image, or a label is no class.
         """
         label_set, renaming = self._dataset.label_set, self._renaming
-        corrected = renaming.apply(self._export.read(found.item, renaming.wide))
+        draft = self._drafts.read(found.draft) if found.draft is not None and self._drafts is not None else None
+        known = draft.labels if draft is not None else before
+        size = None if known is None else (known.shape[0], known.shape[1])
+        corrected = renaming.apply(self._export.read_sized(found.item, renaming.wide, size))
         if before is not None and before.shape != corrected.shape:
             raise ValueError(_describe_sizes(self._export.path, found.item, corrected, before))
-        if found.draft is None or self._drafts is None:
+        if draft is None or self._drafts is None:
             return _Merged(labels=corrected)
-        draft = self._drafts.read(found.draft)
         if draft.labels.shape != corrected.shape:
             raise ValueError(_describe_sizes(self._export.path, found.item, corrected, draft.labels))
         corrected, withdrawn = self._withdraw(found, corrected)

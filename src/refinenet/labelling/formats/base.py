@@ -144,6 +144,21 @@ class ToolExport:
     """The reason for each image of the export that has no labels."""
     reviewed: frozenset[str] = frozenset()
     """Items that a person is known to have looked at, because the tool exports only those, or marks them."""
+    other_names: Mapping[str, str] = field(default_factory=dict)
+    """The other name that an item may stand for, where the name in the export has two meanings."""
+    cleared: frozenset[str] = frozenset()
+    """Items without any shape in a format that does not tell the size of an image without: all is background."""
+
+    def read_sized(self, item: str, label_set: LabelSet, size: tuple[int, int] | None) -> LabelMap:
+        """Read the `(H, W)` ids of an item; of cleared ones, those of an image of a size.
+
+        Raises:
+            ValueError: A label is not in the set, or the entry is damaged.
+        """
+        if item not in self.cleared:
+            return self.read(item, label_set)
+        assert size is not None
+        return blank(label_set, size)
 
 
 def strip_suffix(name: str) -> str:

@@ -133,7 +133,8 @@ def read_label_studio(path: Path) -> ToolExport:
     """Open an export in Label Studio's format JSON, or a file of tasks with predictions.
 
     Of several annotations of a task the last one that was not cancelled counts; predictions count only where no task
-    of the file has an annotation, as in the file that was imported. Tasks without either are skipped.
+    of the file has an annotation, as in the file that was imported. Tasks without either are skipped. A task without
+    shapes is an image that is all background; the file does not tell its size.
 
     Raises:
         ValueError: The file is damaged, has no task with labels, or two tasks have the same image.
@@ -149,7 +150,7 @@ def read_label_studio(path: Path) -> ToolExport:
         results = _choose_results(task.get(key))
         name = _name_image(task["data"], f"{path}, task {task.get('id', number)}")
         if results is None:
-            skipped[name] = "its task has no shapes, or was not submitted"
+            skipped[name] = "its task was not submitted"
             continue
         if name in found:
             raise ValueError(f"{path} has two tasks of the image {name}: delete one of them.")
@@ -169,6 +170,7 @@ def read_label_studio(path: Path) -> ToolExport:
         label_names=tuple(labels),
         read=read,
         skipped=skipped,
+        cleared=frozenset(name for name, results in checked.items() if not results),
         reviewed=frozenset(checked if key == "annotations" else ()),  # a person submitted them, one by one
     )
 
@@ -177,7 +179,7 @@ def _choose_results(annotations: Any) -> list[Any] | None:
     listed = annotations if isinstance(annotations, list) else []
     valid = [one for one in listed if isinstance(one, dict) and not one.get("was_cancelled")]
     results = valid[-1].get("result") if valid else None
-    return results if isinstance(results, list) and results else None
+    return results if isinstance(results, list) else None
 
 
 def _name_image(data: Any, place: str) -> str:

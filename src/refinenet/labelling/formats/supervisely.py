@@ -12,8 +12,9 @@ import binascii
 import io
 import shutil
 import zlib
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Container, Mapping
+from itertools import chain, count
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,8 @@ from refinenet.labels import LabelMap, LabelSet
 META_FILE = "meta.json"
 DATASET = "images"
 """Name of the dataset in the project."""
+_SLASH = "__"
+"""What replaces "/" in the names of files, which have no folders in a dataset of Supervisely."""
 _MAX_BITMAP = 1 << 28
 """Most bytes of a bitmap's PNG file."""
 
@@ -54,6 +57,7 @@ class SuperviselyWriter:
 
     def __init__(self, folder: Path, options: DraftOptions) -> None:
         self._folder, self._options = folder / DATASET, options
+        self._used: set[str] = set()
         classes = [
             {"title": name, "shape": "bitmap", "color": as_hex(colour).upper()} for name, colour in options.shown_labels
         ]
@@ -61,13 +65,15 @@ class SuperviselyWriter:
 
     def add(self, draft: Draft) -> None:
         """Copy an image, and write the file of its draft."""
-        name = draft.name.replace("/", "__")
+        name = _find_free_name(draft.name, self._used)
+        self._used.add(name)
         target = self._folder / "img" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(draft.file, target)
         objects = [self._describe(label, region) for label, region in label_masks(draft, self._options)]
         values = {
-            "description": "",
+            # Where the name of the file could be read in two ways; it is shown as the image's description.
+            "description": draft.name if _SLASH in name or name != draft.name else "",
             "tags": [],
             "size": {"height": draft.size[0], "width": draft.size[1]},
             "objects": objects,
@@ -90,6 +96,20 @@ class SuperviselyWriter:
         }
 
 
+def _find_free_name(name: str, used: Container[str]) -> str:
+    """Return the file name of an image: without folders, and with a number if another image has it already."""
+    plain = PurePosixPath(name.replace("/", _SLASH))
+    numbered = (plain.with_name(f"{plain.stem}_{number}{plain.suffix}") for number in count(2))
+    return next(path.name for path in chain([plain], numbered) if path.name not in used)
+
+
+def _is_named_after(file_name: str, name: str) -> bool:
+    """Whether `_find_free_name` may have made a file name of the name of an image."""
+    file, plain = PurePosixPath(file_name), PurePosixPath(name.replace("/", _SLASH))
+    number = file.stem.removeprefix(f"{plain.stem}_")
+    return file == plain or (file.suffix == plain.suffix and number != file.stem and number.isdecimal())
+
+
 def read_supervisely(root: Path) -> ToolExport:
     """Open a project: all its datasets.
 
@@ -98,14 +118,21 @@ def read_supervisely(root: Path) -> ToolExport:
         FileNotFoundError: There are no annotations.
         OSError: A file cannot be read.
     """
-    files = {
-        _name(root, path): path for path in sorted(root.glob("**/ann/*.json")) if has_suffix(path.stem, IMAGE_SUFFIXES)
-    }
+    files: dict[str, Path] = {}
+    other_names: dict[str, str] = {}
+    labels: dict[str, None] = {}
+    for path in sorted(root.glob("**/ann/*.json")):
+        if not has_suffix(path.stem, IMAGE_SUFFIXES):
+            continue
+        values = _read_annotation(path)
+        item, other = _name(root, path, values.get("description"))
+        if item in files:
+            raise ValueError(f"{files[item]} and {path} are both of the image {item}: rename or delete one of them.")
+        files[item] = path
+        other_names |= {item: other} if other is not None else {}
+        labels |= dict.fromkeys(str(one.get("classTitle")) for one in values["objects"] if isinstance(one, dict))
     if not files:
         raise FileNotFoundError(f"{root} has no annotations, DATASET/ann/IMAGE.jpg.json.")
-    labels: dict[str, None] = {}
-    for path in files.values():
-        labels |= dict.fromkeys(str(one.get("classTitle")) for one in _read_objects(path)[0] if isinstance(one, dict))
     images = {item: path.parents[1] / "img" / path.stem for item, path in files.items()}
 
     def read(item: str, label_set: LabelSet) -> LabelMap:
@@ -118,33 +145,46 @@ def read_supervisely(root: Path) -> ToolExport:
         label_names=tuple(labels),
         read=read,
         image_files={item: path for item, path in images.items() if path.is_file()},
+        other_names=other_names,
     )
 
 
-def _name(root: Path, path: Path) -> str:
-    """Return the name of an image; datasets other than ours become folders."""
-    name = path.stem.replace("__", "/")
+def _name(root: Path, path: Path, described: object) -> tuple[str, str | None]:
+    """Return the name of an image, and the other name that it may stand for; datasets other than ours become folders.
+
+    Without the description, which older versions did not write, "a__b" is an image "a__b" or "b" in the folder "a".
+    """
+    if isinstance(described, str) and _is_named_after(path.stem, described):
+        name, other = described, None
+    else:
+        name = path.stem.replace(_SLASH, "/")
+        other = path.stem if _SLASH in path.stem else None
     dataset = path.relative_to(root).parts[0]
-    return name if dataset in (DATASET, "ann", path.name) else f"{dataset}/{name}"
+    folder = "" if dataset in (DATASET, "ann", path.name) else f"{dataset}/"
+    return folder + name, None if other is None else folder + other
 
 
-def _read_objects(path: Path) -> tuple[list[Any], tuple[int, int]]:
-    """Read the objects of an image, and its height and width."""
+def _read_annotation(path: Path) -> dict[str, Any]:
+    """Read the file of an image, which has a size and objects."""
     values = read_json(path)
     size = values.get("size") if isinstance(values, dict) else None
-    objects = values.get("objects") if isinstance(values, dict) else None
-    height, width = (size.get(key) if isinstance(size, dict) else None for key in ("height", "width"))
-    if not isinstance(height, int) or not isinstance(width, int) or not isinstance(objects, list):
+    height, width = _read_size(size)
+    if not isinstance(height, int) or not isinstance(width, int) or not isinstance(values.get("objects"), list):
         raise ValueError(f"{path} is not an annotation of Supervisely: it needs a 'size' and a list 'objects'.")
     if min(height, width) < 1 or height * width > MAX_PIXELS:
         raise ValueError(f"{path} is for an image of {width}x{height} pixels: 1 to {MAX_PIXELS:,} are allowed.")
-    return objects, (height, width)
+    return dict(values)
+
+
+def _read_size(size: Any) -> tuple[Any, Any]:
+    return (size.get("height"), size.get("width")) if isinstance(size, dict) else (None, None)
 
 
 def _draw(path: Path, label_set: LabelSet) -> LabelMap:
-    objects, size = _read_objects(path)
+    values = _read_annotation(path)
+    size = _read_size(values["size"])
     labels = blank(label_set, size)
-    for number, entry in enumerate(objects, start=1):
+    for number, entry in enumerate(values["objects"], start=1):
         try:
             region = _fill(entry, size)
         except (ValueError, TypeError, AttributeError) as error:
