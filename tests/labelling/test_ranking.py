@@ -179,6 +179,30 @@ def test_new_images_join_the_others_and_not_a_folder_of_their_own(
     assert actions[f"{place}000"] != "left out"
 
 
+@pytest.mark.parametrize("is_recorded", [False, True], ids=["now", "by an earlier version"])
+def test_an_image_that_could_not_be_read_is_tried_again(tmp_path: Path, is_recorded: bool) -> None:
+    """What was missing may be outside of the file, such as a package: the file itself is the same."""
+    model = RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, num_classes=3, device="cpu")
+    photos, out = write_photos(tmp_path / "photos", 3), tmp_path / "todo"
+    path = photos / "001.png"
+    content, times = path.read_bytes(), (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+    path.write_bytes(bytes(len(content)))
+    os.utime(path, ns=times)
+    first = rank_images(model, photos, out, count=1, progress=False)
+    assert (first.images, len(first.failed)) == (2, 1)
+    journal = out / "measured.jsonl"
+    assert [json.loads(line)["name"] for line in journal.read_text().splitlines()] == ["000", "002"]
+    if is_recorded:
+        entry = {"name": "001", "bytes": len(content), "mtime_ns": times[1], "problem": "pip install ..."}
+        with journal.open("a") as stream:
+            stream.write(json.dumps(entry) + "\n")
+    path.write_bytes(content)
+    os.utime(path, ns=times)
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (len(content), times[1])
+    again = rank_images(model, photos, out, count=1, progress=False)
+    assert (again.images, again.failed) == (3, ())
+
+
 def test_results_of_another_model_are_refused(tmp_path: Path, camvid_model: RefineNet) -> None:
     photos, out = write_photos(tmp_path / "photos", 2), tmp_path / "todo"
     rank_images(camvid_model, photos, out, count=1, progress=False)

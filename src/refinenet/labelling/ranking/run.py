@@ -187,24 +187,28 @@ def _measure_all(
         for image in images:
             state = file_state(image.file)
             entry = journal.find(image.place, state)
-            if entry is None:
-                entry = {**state, **_measure(gauge, image, reading)}
+            if entry is None or "problem" in entry:  # earlier versions recorded problems
+                measured = _measure(gauge, image, reading)
+                if isinstance(measured, str):
+                    # Not recorded: what was missing, such as a package, may be there the next time.
+                    failed.append(f"{image.file}: {measured}")
+                    bar.advance(task)
+                    continue
+                entry = {**state, **measured}
                 journal.add(image.place, entry)
-            if "problem" in entry:
-                failed.append(f"{image.file}: {entry['problem']}")
-            else:
-                found.append((image, Measures.from_dict(entry)))
+            found.append((image, Measures.from_dict(entry)))
             bar.advance(task)
     return found, failed
 
 
-def _measure(gauge: Gauge, image: FoundImage, reading: Reading) -> Entry:
+def _measure(gauge: Gauge, image: FoundImage, reading: Reading) -> Entry | str:
+    """Return the measures of an image, or the reason why it cannot be read."""
     if image.problem is not None:
-        return {"problem": str(image.problem)}
+        return describe_error(image.problem)
     try:
         pixels = read_image(image.file, reading=reading).pixels
     except (ValueError, OSError) as error:
-        return {"problem": describe_error(error)}
+        return describe_error(error)
     return gauge.measure(pixels)[0].to_dict()
 
 
