@@ -74,7 +74,7 @@ class DraftSet:
     min_area: int
     images: tuple[DraftImage, ...]
     failed: Mapping[str, str]
-    """The reason for each image that has no draft."""
+    """The reason for each image that has no draft, by its file."""
 
     @property
     def origin_is_suspects(self) -> bool:
@@ -301,21 +301,22 @@ def convert(drafts: DraftSet, *, progress: bool = True) -> DraftSet:
     written, failed = [], dict(drafts.failed)
     if not drafts.images:
         raise ValueError(_describe_nothing(failed))
-    writer = FORMATS[drafts.format].open_writer(drafts.files, drafts.options)
-    with progress_bar(progress) as bar:
+    with (
+        FORMATS[drafts.format].open_writer(drafts.files, drafts.options) as writer,
+        progress_bar(progress) as bar,
+    ):
         task = bar.add_task(f"Writing for {drafts.format}", total=len(drafts.images), status="", unit="images")
         for image in drafts.images:
             try:
                 draft = drafts.read(image)
             except ValueError as error:
-                failed[image.name] = describe_error(error)
+                failed[str(image.file)] = describe_error(error)
             else:
                 writer.add(draft)
                 written.append(image)
             bar.advance(task)
-    if not written:
-        raise ValueError(_describe_nothing(failed))
-    writer.finish()
+        if not written:
+            raise ValueError(_describe_nothing(failed))
     result = replace(drafts, images=tuple(written), failed=failed)
     result.save()
     return result
@@ -371,7 +372,7 @@ def _predict(
 
 def _sort(result: FileResult, folder: Path, found: _Found) -> None:
     if result.error is not None:
-        found[1][result.image.name] = describe_error(result.error)
+        found[1][str(result.image)] = describe_error(result.error)
         return
     ids = next(iter(result.outputs.values()))
     name = strip_suffix(ids.relative_to(folder).as_posix()) + result.image.suffix
@@ -388,17 +389,17 @@ def _copy_masks(
     stems = frozenset(export.items)
     found: _Found = ([], {})
     for job in plan_work(images, folder, ["labels"], recursive=recursive).items:
-        name = f"{job.place}{job.source.suffix}"
         if job.problem is not None or job.place not in stems:
-            found[1][name] = str(job.problem or f"there is no mask {job.place}.png in {masks}")
+            found[1][str(job.source)] = str(job.problem or f"there is no mask {job.place}.png in {masks}")
             continue
         try:
             labels = export.read(job.place, options.label_set)
         except ValueError as error:
-            found[1][name] = describe_error(error)
+            found[1][str(job.source)] = describe_error(error)
             continue
         palette = options.label_set.colours if len(options.label_set) <= 255 else None
         path = write(folder / f"{job.place}.png", labels, palette=palette)
+        name = f"{job.place}{job.source.suffix}"
         found[0].append(DraftImage(name=name, file=job.source, ids=path))
     return found
 
@@ -423,9 +424,8 @@ def render(drafts: DraftSet, draft: Draft, label_set: LabelSet, folder: Path) ->
     options = drafts.options
     if options.shapes == "masks" or options.simplify == 0:
         return translate(draft.labels, options.label_set, label_set, draft.name)
-    writer = FORMATS[drafts.format].open_writer(folder, options)
-    writer.add(draft)
-    writer.finish()
+    with FORMATS[drafts.format].open_writer(folder, options) as writer:
+        writer.add(draft)
     export = open_export(folder, folder / "unpacked")
     return export.read_sized(export.items[0], label_set, draft.size)
 

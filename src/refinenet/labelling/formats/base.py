@@ -115,13 +115,13 @@ class DraftOptions:
 
 
 class Writer(Protocol):
-    """A writer of one format: takes drafts one by one, so that memory does not grow with their number."""
+    """A writer of one format: takes drafts one by one, so that memory does not grow with their number.
+
+    Its context completes the files that hold several images; after an error, they do not exist.
+    """
 
     def add(self, draft: Draft) -> None:
         """Write a draft."""
-
-    def finish(self) -> None:
-        """Complete the files; until then those that hold several images do not exist."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,19 +28,17 @@ TITLE = "Pre-labels"
 
 
 class CocoWriter:
-    """A writer of one JSON file; annotations wait in a temporary file until all images are known.
+    """A writer of one JSON file; see `write_coco`.
 
     Args:
-        path: The file.
+        stream: The file.
+        waiting: Temporary file, in which annotations wait until all images are known.
         options: How to write; polygons follow `options.simplify`, masks are compressed run lengths.
     """
 
-    def __init__(self, path: Path, options: DraftOptions) -> None:
-        self._options = options
+    def __init__(self, stream: BinaryIO, waiting: BinaryIO, options: DraftOptions) -> None:
+        self._stream, self._waiting, self._options = stream, waiting, options
         self._images = self._annotations = 0
-        self._stack = ExitStack()
-        self._stream: BinaryIO = self._stack.enter_context(stream_atomically(path))
-        self._waiting = self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closed by the stack
         self._stream.write(b'{"info":' + write_json({"description": f"{TITLE} {options.origin}".strip()}).encode())
         self._stream.write(b',"licenses":[],"images":[')
 
@@ -83,16 +82,28 @@ class CocoWriter:
         }
 
     def finish(self) -> None:
-        """Complete the file."""
-        with self._stack:
-            self._stream.write(b'],"annotations":[')
-            self._waiting.seek(0)
-            shutil.copyfileobj(self._waiting, self._stream)
-            categories = [
-                {"id": self._options.first_id + number, "name": name, "supercategory": ""}
-                for number, (name, _) in enumerate(self._options.tool_labels)
-            ]
-            self._stream.write(b'],"categories":' + write_json(categories).encode() + b"}")
+        """Write the annotations and the categories."""
+        self._stream.write(b'],"annotations":[')
+        self._waiting.seek(0)
+        shutil.copyfileobj(self._waiting, self._stream)
+        categories = [
+            {"id": self._options.first_id + number, "name": name, "supercategory": ""}
+            for number, (name, _) in enumerate(self._options.tool_labels)
+        ]
+        self._stream.write(b'],"categories":' + write_json(categories).encode() + b"}")
+
+
+@contextmanager
+def write_coco(path: Path, options: DraftOptions) -> Iterator[CocoWriter]:
+    """Write one JSON file for all images.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    with stream_atomically(path) as stream, tempfile.TemporaryFile() as waiting:
+        writer = CocoWriter(stream, waiting, options)
+        yield writer
+        writer.finish()
 
 
 def _append(stream: Any, value: Any, *, is_first: bool) -> None:

@@ -6,7 +6,8 @@ Source: https://docs.cvat.ai/docs/dataset_management/formats/format-smask
 from __future__ import annotations
 
 import zipfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -38,21 +39,16 @@ MOST_OBJECTS = 255
 
 
 class CvatWriter:
-    """A writer of the archive, and of the labels to paste into CVAT ("Raw").
+    """A writer of the archive; see `write_cvat`.
 
     Args:
-        folder: Folder of the files.
+        archive: The archive.
         options: How to write.
     """
 
-    def __init__(self, folder: Path, options: DraftOptions) -> None:
-        self._options = options
+    def __init__(self, archive: zipfile.ZipFile, options: DraftOptions) -> None:
+        self._archive, self._options = archive, options
         self._stems: list[str] = []
-        self._stack = ExitStack()
-        stream = self._stack.enter_context(stream_atomically(folder / FILE))
-        self._archive = self._stack.enter_context(zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED))
-        labels = [{"name": name, "color": as_hex(colour), "attributes": []} for name, colour in options.shown_labels]
-        write_atomically(folder / LABELS_FILE, (write_json(labels) + "\n").encode())
         lines = ["# label:color_rgb:parts:actions", "background:0,0,0::"]
         lines += [f"{name}:{','.join(map(str, colour))}::" for name, colour in options.shown_labels]
         self._archive.writestr(LABEL_MAP, "".join(f"{line}\n" for line in lines))
@@ -70,9 +66,30 @@ class CvatWriter:
         self._archive.writestr(f"{OBJECTS}/{draft.stem}.png", encode(_paint_objects(draft, options), ".png"))
 
     def finish(self) -> None:
-        """Complete the archive."""
-        with self._stack:
-            self._archive.writestr(LIST, "".join(f"{stem}\n" for stem in self._stems))
+        """Write the list of the images."""
+        self._archive.writestr(LIST, "".join(f"{stem}\n" for stem in self._stems))
+
+
+@contextmanager
+def write_cvat(folder: Path, options: DraftOptions) -> Iterator[CvatWriter]:
+    """Write the archive, and the labels to paste into CVAT ("Raw").
+
+    Args:
+        folder: Folder of the files.
+        options: How to write.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
+    labels = [{"name": name, "color": as_hex(colour), "attributes": []} for name, colour in options.shown_labels]
+    write_atomically(folder / LABELS_FILE, (write_json(labels) + "\n").encode())
+    with (
+        stream_atomically(folder / FILE) as stream,
+        zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        writer = CvatWriter(archive, options)
+        yield writer
+        writer.finish()
 
 
 def _paint_objects(draft: Draft, options: DraftOptions) -> np.ndarray:

@@ -36,9 +36,6 @@ class IdMaskWriter:
         palette = label_set.colours if len(label_set) <= 255 else None
         write(self._folder / MASKS / f"{draft.stem}.png", draft.labels, palette=palette)
 
-    def finish(self) -> None:
-        """All files are complete."""
-
 
 def read_id_masks(root: Path) -> ToolExport:
     """Open a folder of masks with a classes.yaml: all PNG files in `masks/`, or else in the folder itself.

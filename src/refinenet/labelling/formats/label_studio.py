@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import quoteattr
 
@@ -50,19 +50,16 @@ _TAGS = {"masks": "BrushLabels", "polygons": "PolygonLabels"}
 
 
 class LabelStudioWriter:
-    """A writer of the tasks, and of the labelling interface to paste into Label Studio.
+    """A writer of the tasks; see `write_label_studio`.
 
     Args:
-        folder: Folder of the files.
+        stream: The file of tasks.
         options: How to write.
     """
 
-    def __init__(self, folder: Path, options: DraftOptions) -> None:
-        self._options = options
+    def __init__(self, stream: BinaryIO, options: DraftOptions) -> None:
+        self._stream, self._options = stream, options
         self._count = 0
-        self._stack = ExitStack()
-        write_atomically(folder / CONFIG_FILE, _describe_interface(options).encode())
-        self._stream = self._stack.enter_context(stream_atomically(folder / FILE))
         self._stream.write(b"[")
 
     def add(self, draft: Draft) -> None:
@@ -101,9 +98,26 @@ class LabelStudioWriter:
                 yield "polygonlabels", {"points": points, "closed": True, "polygonlabels": labels}
 
     def finish(self) -> None:
-        """Complete the file."""
-        with self._stack:
-            self._stream.write(b"\n]\n")
+        """Close the list of tasks."""
+        self._stream.write(b"\n]\n")
+
+
+@contextmanager
+def write_label_studio(folder: Path, options: DraftOptions) -> Iterator[LabelStudioWriter]:
+    """Write the tasks, and the labelling interface to paste into Label Studio.
+
+    Args:
+        folder: Folder of the files.
+        options: How to write.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
+    write_atomically(folder / CONFIG_FILE, _describe_interface(options).encode())
+    with stream_atomically(folder / FILE) as stream:
+        writer = LabelStudioWriter(stream, options)
+        yield writer
+        writer.finish()
 
 
 def _describe_interface(options: DraftOptions) -> str:

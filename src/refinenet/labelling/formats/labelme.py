@@ -65,9 +65,6 @@ class LabelMeWriter:
         }
         write_atomically(path, write_json(values).encode())
 
-    def finish(self) -> None:
-        """All files are complete."""
-
     def _mask_shapes(self, draft: Draft) -> Iterator[dict[str, Any]]:
         for label, region in label_masks(draft, self._options):
             yield _mask_shape(self._options.name_of(label), region)

@@ -80,9 +80,6 @@ class SuperviselyWriter:
         }
         write_atomically(self._folder / "ann" / f"{name}.json", write_json(values).encode())
 
-    def finish(self) -> None:
-        """All files are complete."""
-
     def _describe(self, label: int, region: npt.NDArray[np.bool_]) -> dict[str, Any]:
         rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
         cut = region[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

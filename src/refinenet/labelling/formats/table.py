@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,17 +25,24 @@ class Format:
     """The tool, in the help."""
     shapes: tuple[Shapes, ...]
     """What it can hold; the first one is usual."""
-    open_writer: Callable[[Path, DraftOptions], Writer]
-    """Opens a writer into a folder."""
+    open_writer: Callable[[Path, DraftOptions], AbstractContextManager[Writer]]
+    """Opens a writer into a folder; the files are complete when its context ends without an error."""
     advice: str
     """What to do with the files; `{folder}` stands for that of the files and `{images}` for that of the images."""
+
+
+def _of_single_files(
+    writer: Callable[[Path, DraftOptions], Writer],
+) -> Callable[[Path, DraftOptions], AbstractContextManager[Writer]]:
+    """Return a writer of files of one image each, which are complete at once."""
+    return lambda folder, options: nullcontext(writer(folder, options))
 
 
 FORMATS: Mapping[FormatName, Format] = {
     "cvat": Format(
         title="CVAT, Segmentation mask 1.1",
         shapes=("masks",),
-        open_writer=cvat.CvatWriter,
+        open_writer=cvat.write_cvat,
         advice=(
             f"Paste {{folder}}/{cvat.LABELS_FILE} into the labels of a new task (Raw), add the images, and upload "
             f"{{folder}}/{cvat.FILE} as annotations, format Segmentation mask 1.1."
@@ -43,13 +51,13 @@ FORMATS: Mapping[FormatName, Format] = {
     "coco": Format(
         title="COCO, for CVAT (COCO 1.0) and others",
         shapes=("polygons", "masks"),
-        open_writer=lambda folder, options: coco.CocoWriter(folder / coco.FILE, options),
+        open_writer=lambda folder, options: coco.write_coco(folder / coco.FILE, options),
         advice=f"Import {{folder}}/{coco.FILE} for the images in {{images}}.",
     ),
     "label-studio": Format(
         title="Label Studio",
         shapes=("masks", "polygons"),
-        open_writer=label_studio.LabelStudioWriter,
+        open_writer=label_studio.write_label_studio,
         advice=(
             f"Paste {{folder}}/{label_studio.CONFIG_FILE} as labelling interface (Code) and import "
             f"{{folder}}/{label_studio.FILE}; export as JSON."
@@ -58,25 +66,25 @@ FORMATS: Mapping[FormatName, Format] = {
     "labelme": Format(
         title="LabelMe",
         shapes=("polygons", "masks"),
-        open_writer=labelme.LabelMeWriter,
+        open_writer=_of_single_files(labelme.LabelMeWriter),
         advice="Run: labelme {images} --output {folder}",
     ),
     "roboflow": Format(
         title="Roboflow, COCO segmentation",
         shapes=("polygons",),
-        open_writer=lambda folder, options: coco.CocoWriter(folder / coco.ROBOFLOW_FILE, options),
+        open_writer=lambda folder, options: coco.write_coco(folder / coco.ROBOFLOW_FILE, options),
         advice=f"Upload the images together with {{folder}}/{coco.ROBOFLOW_FILE}; export as COCO Segmentation.",
     ),
     "supervisely": Format(
         title="Supervisely",
         shapes=("masks",),
-        open_writer=supervisely.SuperviselyWriter,
+        open_writer=_of_single_files(supervisely.SuperviselyWriter),
         advice="Import the folder {folder} as a project in Supervisely's format; export as JSON.",
     ),
     "png": Format(
         title="PNG files of class ids",
         shapes=("masks",),
-        open_writer=id_masks.IdMaskWriter,
+        open_writer=_of_single_files(id_masks.IdMaskWriter),
         advice=f"Correct the files in {{folder}}/{id_masks.MASKS} in place.",
     ),
 }
