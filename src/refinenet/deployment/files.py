@@ -32,8 +32,8 @@ from refinenet.deployment.journal import (
 from refinenet.deployment.large_images import LargeSegmentation, Windows, refuse_files, segment_large
 from refinenet.deployment.latency_budget import LatencyTuner
 from refinenet.deployment.pipeline import pipeline
-from refinenet.inference.area_table import count_regions
 from refinenet.inference.backends.base import BackendError
+from refinenet.inference.connected_regions import count_regions
 from refinenet.inference.output_kinds import Kind
 from refinenet.inference.prediction import Prediction
 from refinenet.inference.rendering import Renderer, open_renderer, refuse_idle

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from refinenet._lazy import attach
 
 if TYPE_CHECKING:
-    from refinenet.inference.area_table import AREA_COLUMNS, GROUND_COLUMN, area_rows, count_regions, number_regions
+    from refinenet.inference.area_table import AREA_COLUMNS, GROUND_COLUMN, area_rows
     from refinenet.inference.backends import (
         AUTO,
         BACKENDS,
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from refinenet.inference.backends.private_cache import cache_folder, read_cached, trusted_root, write_cached
     from refinenet.inference.backends.pytorch import PyTorchBackend, keep_freed_memory
     from refinenet.inference.backends.windowed import WindowedBackend
+    from refinenet.inference.connected_regions import count_regions, number_regions
     from refinenet.inference.output_kinds import (
         OUTPUT_KINDS,
         PICTURE_SUFFIXES,
