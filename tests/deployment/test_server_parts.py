@@ -27,8 +27,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from refinenet.deployment.server.app import create_app
-from refinenet.deployment.server.connections import BoundedProtocol
-from refinenet.deployment.server.refusals import Refusal
+from refinenet.deployment.server.http.connections import BoundedProtocol
+from refinenet.deployment.server.http.refusals import Refusal
 from refinenet.deployment.server.runner import serve
 from refinenet.deployment.server.settings import ServerSettings
 from refinenet.deployment.server.work import WorkQueue

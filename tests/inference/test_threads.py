@@ -20,7 +20,7 @@ from translations import save_small
 
 from refinenet import RefineNet
 from refinenet.inference.backends import AUTO, BACKENDS
-from refinenet.inference.backends.translated import TRANSLATORS
+from refinenet.inference.backends.translation.translated import TRANSLATORS
 
 RANDOM = np.random.default_rng(0)
 IMAGES = [RANDOM.integers(0, 256, (*size, 3), np.uint8) for size in ((40, 56), (64, 48), (33, 90)) * 2]

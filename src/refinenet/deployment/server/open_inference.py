@@ -20,8 +20,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from refinenet._version import __version__
+from refinenet.deployment.server.http.refusals import Refusal
 from refinenet.deployment.server.memory import AROUND_PIXEL_BYTES
-from refinenet.deployment.server.refusals import Refusal
 from refinenet.deployment.server.routes import REFUSALS, find_service, read_stream
 from refinenet.inference.prediction import Prediction
 from refinenet.io.images.sample_values import Decoded

@@ -14,10 +14,10 @@ import numpy as np
 
 from refinenet._version import __version__
 from refinenet.deployment.inputs import choose_kinds, usual_suffix
+from refinenet.deployment.server.http.refusals import Refusal
 from refinenet.deployment.server.memory import estimate_bytes, measure_pixel_bytes, read_bytes
 from refinenet.deployment.server.metrics import Metrics
 from refinenet.deployment.server.model_processes import ModelEndedError, ModelProcesses
-from refinenet.deployment.server.refusals import Refusal
 from refinenet.deployment.server.settings import ServerSettings
 from refinenet.deployment.server.work import WorkQueue
 from refinenet.inference.backends.base import BackendError

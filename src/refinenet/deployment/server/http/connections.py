@@ -16,7 +16,7 @@ import h11
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from refinenet.deployment.server.refusals import Refusal, make_response
+from refinenet.deployment.server.http.refusals import Refusal, make_response
 from refinenet.deployment.server.settings import ServerSettings, is_loopback
 
 _LOOKED_AT = 8

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from refinenet.deployment.server.http.refusals import HEADERS, Refusal, make_response
 from refinenet.deployment.server.metrics import Metrics
-from refinenet.deployment.server.refusals import HEADERS, Refusal, make_response
 from refinenet.deployment.server.settings import ServerSettings, is_loopback
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
