@@ -18,10 +18,12 @@ from typing import Any
 
 from refinenet.deployment.setting_changes import find_setting_changes
 from refinenet.io.files import make_folders, refuse_blocked, write_atomically
+from refinenet.io.json_lines import append_json_line, read_json_lines
 from refinenet.io.processes.locks import sole_owner
 
 SETTINGS_FILE, JOURNAL_FILE = "deploy.json", "deploy.jsonl"
 _LOCK_FILE = ".deploy.lock"
+_PLACE = "place"
 REPLACES = "replaces"
 LABEL_FILES = "label_files"
 """Setting for how `labels` are stored. Folders started before it existed hold label files with a palette."""
@@ -133,10 +135,8 @@ class Journal:
         Raises:
             OSError: the line cannot be written.
         """
-        line = json.dumps({"place": place, "source": _name(source), **state, **facts}) + "\n"
-        # No fsync: a lost line costs one image's time, and the results, which are synced, come before it in any case.
-        with self._writing, (self._folder / JOURNAL_FILE).open("ab") as stream:
-            stream.write(line.encode())
+        with self._writing:
+            append_json_line(self._folder / JOURNAL_FILE, {_PLACE: place, "source": _name(source), **state, **facts})
 
 
 @contextmanager
@@ -185,7 +185,7 @@ def _find_earlier(folder: Path, settings: Mapping[str, Any]) -> _EarlierRun | No
         time=path.stat().st_mtime_ns,
         replaces=recorded.get(REPLACES) is True,
         is_recorded=True,
-        entries=_read_journal(folder / JOURNAL_FILE),
+        entries=read_json_lines(folder / JOURNAL_FILE, _PLACE),
     )
 
 
@@ -221,32 +221,6 @@ def _refuse_others(
     changes = find_setting_changes(recorded, json.loads(json.dumps(settings)), is_whole=is_whole)
     if changes:
         raise ValueError(f"The results in {folder} were made {' and '.join(changes)}. {_ADVICE}")
-
-
-def _read_journal(path: Path) -> dict[str, dict[str, Any]]:
-    if not path.exists():
-        return {}
-    entries = {}
-    with path.open("rb+") as stream:
-        whole = 0
-        for line in stream:
-            # Only the last line can lack its end. Cut off, it cannot run into the next line that is appended.
-            if not line.endswith(b"\n"):
-                stream.truncate(whole)
-                break
-            whole += len(line)
-            entry = _read_line(line)
-            if entry is not None:
-                entries[entry["place"]] = entry
-    return entries
-
-
-def _read_line(line: bytes) -> dict[str, Any] | None:
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return None
-    return entry if isinstance(entry, dict) and isinstance(entry.get("place"), str) else None
 
 
 def _name(source: Path) -> str:

@@ -120,6 +120,7 @@ if TYPE_CHECKING:
     )
     from refinenet.io.images.shrinking import find_factor, shrink_image, shrink_map
     from refinenet.io.images.stored_values import STORED_SUFFIXES, read_stored
+    from refinenet.io.json_lines import append_json_line, parse_json_lines, read_json_lines
     from refinenet.io.processes.child_process import (
         pack_message,
         read_message,
@@ -192,6 +193,7 @@ __all__ = [
     "UnknownFormatError",
     "ValueRange",
     "add_legend",
+    "append_json_line",
     "as_numpy",
     "as_picture",
     "blend",
@@ -259,6 +261,7 @@ __all__ = [
     "pack_message",
     "paint",
     "paint_vectors",
+    "parse_json_lines",
     "print_note",
     "print_table",
     "progress_bar",
@@ -269,6 +272,7 @@ __all__ = [
     "read_colours",
     "read_ids",
     "read_image",
+    "read_json_lines",
     "read_mask",
     "read_message",
     "read_palette",

@@ -10,9 +10,11 @@ from typing import Any
 
 from refinenet.deployment import Options, find_setting_changes, write_repeated, write_value
 from refinenet.io.files import make_folders, write_atomically
+from refinenet.io.json_lines import append_json_line, read_json_lines
 from refinenet.io.processes.locks import sole_owner
 
 Entry = Mapping[str, Any]
+_NAME = "name"
 
 
 class ImageJournal:
@@ -46,9 +48,7 @@ class ImageJournal:
             OSError: It cannot be written.
         """
         self._entries[name] = entry
-        # No fsync: a lost line costs the time of one image.
-        with self._path.open("ab") as stream:
-            stream.write(json.dumps({"name": name, **entry}).encode() + b"\n")
+        append_json_line(self._path, {_NAME: name, **entry})
 
 
 @contextmanager
@@ -72,7 +72,12 @@ def open_image_journal(folder: Path, purpose: str, settings: Mapping[str, Any]) 
         else:
             lines.unlink(missing_ok=True)  # of another run, whose settings are gone
             write_atomically(described, (json.dumps(settings, indent=2) + "\n").encode())
-        yield ImageJournal(lines, _read(lines))
+        entries = read_json_lines(lines, _NAME)
+        yield ImageJournal(lines, {name: _without_name(entry) for name, entry in entries.items()})
+
+
+def _without_name(entry: Entry) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key != _NAME}
 
 
 def _refuse_others(path: Path, settings: Mapping[str, Any]) -> None:
@@ -127,29 +132,3 @@ _GROUPS: Mapping[str, Callable[[str], Callable[[Any], str]]] = {
     "settings": lambda key: lambda value: f"--set {key}={value}",
     "models": lambda file: lambda digest: f"--model {file} ({str(digest)[:8]})",
 }
-
-
-def _read(path: Path) -> dict[str, Entry]:
-    """Read all whole lines; a line that a crash has torn is cut off, so that the next one does not run into it."""
-    if not path.exists():
-        return {}
-    entries: dict[str, Entry] = {}
-    whole = 0
-    with path.open("rb+") as stream:
-        for line in stream:
-            entry = _parse(line)
-            if not line.endswith(b"\n"):
-                stream.truncate(whole)
-                break
-            whole += len(line)
-            if entry is not None:
-                entries[entry.pop("name")] = entry
-    return entries
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return None
-    return entry if isinstance(entry, dict) and isinstance(entry.get("name"), str) else None

@@ -18,10 +18,12 @@ from typing import Any
 from refinenet.deployment.ray.storage import find_stamps, is_here, join, list_names, read_content, write_content
 from refinenet.io.console import describe_error
 from refinenet.io.files import make_folders, sweep_leftovers
+from refinenet.io.json_lines import parse_json_lines
 from refinenet.io.processes.locks import sole_owner
 
 FOLDER = ".refinenet"
 """Folder of the journal in a results folder."""
+_OUTPUT = "output"
 _ROWS, _SECONDS = 512, 5.0
 """Lines of a part, and time since the last part, after which a part of the journal is written."""
 
@@ -155,10 +157,12 @@ class RayJournal:
         if self._folder is None:
             return known
         for name in list_names(self._folder, (".jsonl",)):
-            for text in read_content(join(self._folder, name)).splitlines():
-                line = _parse(text)
-                if line is not None:
-                    known[line["output"]] = line
+            lines = read_content(join(self._folder, name)).splitlines()
+            known |= {
+                line[_OUTPUT]: line
+                for line in parse_json_lines(lines, _OUTPUT)
+                if isinstance(line.get("areas", {}), dict)
+            }
         return known
 
     def add(self, image: str, output: str, outcome: Mapping[str, Any]) -> RayResult:
@@ -167,7 +171,7 @@ class RayJournal:
         Raises:
             OSError: the journal cannot be written.
         """
-        line = {"image": image, "output": output, "settings": self._settings, **outcome}
+        line = {"image": image, _OUTPUT: output, "settings": self._settings, **outcome}
         self._lines.append(json.dumps(line))
         if len(self._lines) >= _ROWS or time.monotonic() - self._written_at > _SECONDS:
             self._flush()
@@ -192,12 +196,3 @@ class RayJournal:
     def _all(self, areas: Mapping[str, float]) -> dict[str, float]:
         """Return the areas of all classes, 0 for those that do not occur."""
         return {name: areas.get(name, 0.0) for name in self._classes}
-
-
-def _parse(text: bytes) -> Mapping[str, Any] | None:
-    try:
-        line = json.loads(text)
-    except ValueError:
-        return None
-    is_line = isinstance(line, dict) and isinstance(line.get("output"), str)
-    return line if is_line and isinstance(line.get("areas", {}), dict) else None
