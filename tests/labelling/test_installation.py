@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 import zlib
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,24 @@ def test_masks_without_an_image_are_copied_or_in_the_way(tmp_path: Path, call_re
     assert after[".before/0001/masks/west_1.png"] == before["masks/west_1.png"]
     assert not {name for name in after if "west_2" in name} - before.keys()
     assert splits_of(tmp_path / "mine")["train"] == {"north_1", "north_2", "north_3", "west_1"}
+
+
+def test_files_of_one_name_in_another_spelling_or_of_another_kind(tmp_path: Path, call_refinenet: Any) -> None:
+    """macOS stores accents decomposed; NumPy files beside pictures may be anything."""
+    composed, decomposed = (unicodedata.normalize(form, "cafe\u0301_1") for form in ("NFC", "NFD"))
+    write_dataset(tmp_path / "mine")
+    Image.fromarray(picture(1)).save(tmp_path / "mine" / "images" / f"{decomposed}.png")
+    np.save(tmp_path / "mine" / "images" / "west_1.npy", mask(3))
+    before = list_files(tmp_path / "mine")
+    write_photographs(tmp_path, **{composed: picture(1), "west_1": picture(2)})
+    write_export(tmp_path / "export", **{composed: mask(9), "west_1": mask(9)})
+    found = call_refinenet(*TAKE_EXPORT)
+    assert found.returncode == 0, found.stderr
+    after = list_files(tmp_path / "mine")
+    assert {name for name in after if name.startswith("images/")} - before.keys() == {"images/west_1.png"}
+    assert after["images/west_1.npy"] == before["images/west_1.npy"]
+    splits = splits_of(tmp_path / "mine")
+    assert {composed, "west_1"} <= splits["train"] | splits["val"]
 
 
 def test_nothing_is_changed_if_the_colours_of_a_mask_are_missing(tmp_path: Path, call_refinenet: Any) -> None:

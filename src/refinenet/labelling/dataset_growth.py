@@ -18,9 +18,9 @@ from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.folder import Layout, MaskEncoding, find_encoding, find_layout, find_pair, of_ids, open_split
 from refinenet.datasets.formats.lookup import CLASSES_FILE
 from refinenet.datasets.split import group_stems, split_stems
-from refinenet.io.images.band_images import BAND_SUFFIXES
+from refinenet.io.images.band_images import ARRAY_SUFFIX, BAND_SUFFIXES
 from refinenet.io.images.codec import encode
-from refinenet.io.images.image_files import walk_names
+from refinenet.io.images.image_files import IMAGE_SUFFIXES, has_suffix, walk_names
 from refinenet.io.images.mask_files import read_palette
 from refinenet.labelling.formats.base import strip_suffix
 from refinenet.labels import LabelMap, LabelSet
@@ -191,10 +191,15 @@ class GrowingDataset:
     def _files(self) -> Mapping[Path, Mapping[str, Sequence[Path]]]:
         """All images and masks in each folder of the layout, by their names without suffix."""
         splits = self.layout.splits.values() if self.layout is not None else ()
+        first = next(iter(self.members.values()), None)
+        image = None if first is None else first.dataset.image_file(first.item)
+        # Beside other images, NumPy files are none, whatever their names.
+        is_of_arrays = image is not None and has_suffix(image.name, (ARRAY_SUFFIX,))
+        suffixes = BAND_SUFFIXES if is_of_arrays else IMAGE_SUFFIXES
         found: dict[Path, dict[str, list[Path]]] = {}
         for folder in {folder for files in splits for folder in (files.images, files.masks)}:
             by_name = found.setdefault(folder, {})
-            for name in walk_names(folder, BAND_SUFFIXES):
+            for name in walk_names(folder, suffixes):
                 by_name.setdefault(_compose(strip_suffix(name)), []).append(folder / name)
         return found
 
