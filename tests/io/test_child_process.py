@@ -1,0 +1,113 @@
+"""Child processes behind a pipe: a reply belongs to its message, whatever interrupted the one before."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from child_trouble import InterruptedByTestError, called_after, limited, no_new_files, no_new_threads, raised_after
+
+from refinenet.io import ChildEndedError, ChildProcess, pack_message, used_addresses
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="stops and limits processes as Linux does")
+
+LARGE = bytes(60_000_000)
+
+
+@pytest.fixture
+def child() -> Iterator[ChildProcess]:
+    process = ChildProcess("replying_child", 7)
+    yield process
+    process.end()
+    assert not Path(f"/proc/{process.identifier}").exists()
+
+
+def message(name: str, content: bytes = b"") -> bytes:
+    return pack_message({"name": name}, {"content": content})
+
+
+def test_replies_are_those_of_their_messages(child: ChildProcess) -> None:
+    for k in range(3):
+        facts, files = child.ask(message(f"{k}", bytes([k]) * 100_000), seconds=100)
+        assert facts == {"name": f"{k}", "number": 7}
+        assert files == {"content": bytes([k]) * 100_000}
+    assert child.is_ready
+
+
+@pytest.mark.parametrize("error", [InterruptedByTestError, KeyboardInterrupt, TimeoutError, MemoryError])
+def test_an_exception_ends_the_process_and_is_raised(child: ChildProcess, error: type[BaseException]) -> None:
+    child.ask(message("first"))
+    os.kill(child.identifier, signal.SIGSTOP)
+    with pytest.raises(error), raised_after(0.2, error):
+        child.ask(message("second"))
+    assert not child.is_ready
+    assert not Path(f"/proc/{child.identifier}").exists()
+    with pytest.raises(ChildEndedError, match="has ended"):
+        child.ask(message("third"))
+
+
+def test_a_process_whose_reply_is_still_to_come_cannot_be_asked(child: ChildProcess) -> None:
+    """As by a handler of a signal, which would read the reply of the call that it interrupts."""
+    os.kill(child.identifier, signal.SIGSTOP)
+    with pytest.raises(ChildEndedError, match="has ended"), called_after(0.2, lambda: child.ask(message("handler's"))):
+        child.ask(message("first"))
+
+
+def test_too_little_memory_for_a_reply_ends_the_process(child: ChildProcess) -> None:
+    asked = message("large", LARGE)
+    with pytest.raises(MemoryError), limited("RLIMIT_AS", used_addresses() + 2**25):
+        child.ask(asked)
+    assert not child.is_ready
+
+
+def test_a_time_limit_that_cannot_be_set_ends_the_process(child: ChildProcess) -> None:
+    with pytest.raises(RuntimeError, match="can't start new thread"), no_new_threads():
+        child.ask(message("first"), seconds=100)
+    assert not child.is_ready
+
+
+def test_time_is_limited(child: ChildProcess) -> None:
+    child.ask(message("first"), seconds=100)
+    os.kill(child.identifier, signal.SIGSTOP)
+    with pytest.raises(ChildEndedError, match=r"took longer than 0\.2 s") as caught:
+        child.ask(message("second"), seconds=0.2)
+    assert caught.value.is_timeout
+    assert not child.is_ready
+
+
+@pytest.mark.parametrize(
+    "raw",
+    ["no message", '{"facts": {}, "sizes": []}\n', '{"facts": {}}\n', "[]\n", '{"facts": {}, "sizes": {"a": 9}}\n'],
+)
+def test_what_is_no_reply_ends_the_process(child: ChildProcess, raw: str) -> None:
+    with pytest.raises(ChildEndedError, match="has ended") as caught:
+        child.ask(pack_message({"raw": raw}, {}))
+    assert not caught.value.is_timeout
+    assert not child.is_ready
+
+
+def test_a_reply_that_is_too_large_ends_the_process(child: ChildProcess) -> None:
+    with pytest.raises(ChildEndedError, match="has ended"):
+        child.ask(message("large", bytes(2000)), largest=1000)
+    assert not child.is_ready
+
+
+def test_a_process_that_ends_by_itself_or_by_another_thread(child: ChildProcess) -> None:
+    with pytest.raises(ChildEndedError, match="has ended") as caught:
+        child.ask(pack_message({"ends": True}, {}))
+    assert not caught.value.is_timeout
+    other = ChildProcess("replying_child", 8)
+    os.kill(other.identifier, signal.SIGSTOP)
+    threading.Timer(0.2, other.end).start()
+    with pytest.raises(ChildEndedError, match="has ended"):
+        other.ask(message("first"), seconds=100)
+
+
+def test_a_process_that_cannot_be_started() -> None:
+    with pytest.raises(ChildEndedError, match=r"cannot be started \(Too many open files\)"), no_new_files():
+        ChildProcess("replying_child", 7)
