@@ -121,6 +121,10 @@ if TYPE_CHECKING:
     from refinenet.io.images.shrinking import find_factor, shrink_image, shrink_map
     from refinenet.io.images.stored_values import STORED_SUFFIXES, read_stored
     from refinenet.io.processes.child_process import (
+        ChildEndedError,
+        ChildProcess,
+        answer_messages,
+        open_replies,
         pack_message,
         read_message,
         set_limit,
@@ -169,6 +173,8 @@ __all__ = [
     "BandReader",
     "BandsSource",
     "ChannelOrder",
+    "ChildEndedError",
+    "ChildProcess",
     "Decoded",
     "DecoderEndedError",
     "DecoderPool",
@@ -192,6 +198,7 @@ __all__ = [
     "UnknownFormatError",
     "ValueRange",
     "add_legend",
+    "answer_messages",
     "as_numpy",
     "as_picture",
     "blend",
@@ -251,6 +258,7 @@ __all__ = [
     "open_file",
     "open_hdf5",
     "open_picture",
+    "open_replies",
     "open_target",
     "open_template",
     "open_upright",
