@@ -22,7 +22,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.transform import from_origin
 from torch import Tensor
 
-from refinenet.deployment.large_images import segment_large
+from refinenet.deployment.large_images import Picture, Windows, segment_in_windows, segment_large
 from refinenet.inference.segmenter import Segmenter
 from refinenet.io.images.codec import decode
 from refinenet.io.raster.reader import open_upright
@@ -321,3 +321,29 @@ def test_windows_are_reduced_as_the_whole_image_is(tmp_path: Path) -> None:
     several = segment_large(segmenter, tmp_path / "in.png", tmp_path / "o.tif", window=(640, 640), progress=False)
     assert several.windows > 10
     assert (np.asarray(Image.open(tmp_path / "o.tif")) == labels).mean() > 0.99
+
+
+def test_several_pictures_take_one_pass(tmp_path: Path) -> None:
+    calls = list[int]()
+
+    class Counting(Brightness):
+        def __call__(self, images: Tensor) -> Tensor:
+            calls.append(1)
+            return super().__call__(images)
+
+    segmenter, windows = Segmenter(Counting(), LabelSet.numbered(3)), Windows(size=(64, 64), overlap=0.5)
+    Image.fromarray(_draw()).save(tmp_path / "in.png")
+    wanted = {"labels": "ids.tif", "overlay": "overlay.png", "confidence": "confidence.tif"}
+    pictures = [Picture(path=tmp_path / name, kind=kind) for kind, name in wanted.items()]
+    # The second takes strips of columns.
+    for memory, folder in ((2**30, "whole"), (2**18, "strips")):
+        calls.clear()
+        done = segment_in_windows(segmenter, tmp_path / "in.png", pictures, windows, memory=memory, progress=False)
+        assert len(calls) == done.windows
+        for kind, name in wanted.items():
+            alone = tmp_path / f"alone-{name}"
+            segment_large(
+                segmenter, tmp_path / "in.png", alone, kind, window=(64, 64), overlap=0.5, memory=memory, progress=False
+            )
+            with rasterio.open(tmp_path / name) as found, rasterio.open(alone) as expected:
+                np.testing.assert_array_equal(found.read(), expected.read(), err_msg=f"{folder} {kind}")

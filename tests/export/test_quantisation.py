@@ -22,7 +22,7 @@ from refinenet.datasets.catalog import Sample
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.export.quantisation.bounds import Scores, as_input, measure_on
 from refinenet.export.quantisation.int8 import Quantised, quantise, save
-from refinenet.inference.backends.openvino_conversion import convert_program
+from refinenet.inference.backends.translation.openvino_conversion import convert_program
 from refinenet.models.inference_graph import without_changes_in_place
 from refinenet.models.network import Network
 

@@ -25,7 +25,7 @@ from refinenet.export.quantisation.recording import read_quantisation
 from refinenet.inference.backends import list_backends
 from refinenet.inference.backends.base import BackendError
 from refinenet.inference.backends.int8 import apply_record, check_difference, round_weights
-from refinenet.inference.backends.openvino_conversion import convert_program
+from refinenet.inference.backends.translation.openvino_conversion import convert_program
 from refinenet.models.files.int8_record import Int8Record
 from refinenet.models.inference_graph import network_to_deploy, trace
 

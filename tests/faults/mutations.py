@@ -23,7 +23,7 @@ from refinenet.export.loading.checksum import is_sealed
 from refinenet.export.loading.loader import _check_certificate, _read
 from refinenet.export.loading.onnx import check_onnx
 from refinenet.export.loading.openvino import check_openvino
-from refinenet.inference.backends import private_cache
+from refinenet.inference.backends.translation import private_cache
 from refinenet.io.sealed_folder import read_checksummed, write_checksummed
 from refinenet.labels import LabelSet
 from refinenet.models.architecture import Architecture

@@ -9,8 +9,8 @@ from filelock import FileLock
 from model_parts import NARROW_CARD, narrow_network
 
 from refinenet.inference.backends.graph import Engine, Graph
-from refinenet.inference.backends.translated import TRANSLATORS
-from refinenet.inference.backends.translation_cache import read_or_translate
+from refinenet.inference.backends.translation.translated import TRANSLATORS
+from refinenet.inference.backends.translation.translation_cache import read_or_translate
 from refinenet.models.files.model_file import save
 from refinenet.models.network import Network
 

@@ -23,10 +23,10 @@ from refinenet.inference.backends import BACKENDS
 from refinenet.inference.backends.exported import GraphBackend
 from refinenet.inference.backends.fallback import AutoBackend
 from refinenet.inference.backends.graph import Graph
-from refinenet.inference.backends.private_cache import read_cached, write_cached
 from refinenet.inference.backends.pytorch import PyTorchBackend
-from refinenet.inference.backends.translated import TranslatedBackend
-from refinenet.inference.backends.translation_cache import read_or_translate
+from refinenet.inference.backends.translation.private_cache import read_cached, write_cached
+from refinenet.inference.backends.translation.translated import TranslatedBackend
+from refinenet.inference.backends.translation.translation_cache import read_or_translate
 from refinenet.io.sealed_folder import write_checksummed
 from refinenet.models.network import Network
 

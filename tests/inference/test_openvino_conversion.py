@@ -12,8 +12,8 @@ from torch.utils import _pytree
 
 openvino = pytest.importorskip("openvino", reason="pip install 'refinenet-torch[openvino]'")
 
-from refinenet.inference.backends.bicubic import resize_bicubic  # noqa: E402 - after the check for OpenVINO
-from refinenet.inference.backends.openvino_conversion import convert_program  # noqa: E402 - needs OpenVINO
+from refinenet.inference.backends.translation.bicubic import resize_bicubic  # noqa: E402 - after the check for OpenVINO
+from refinenet.inference.backends.translation.openvino_conversion import convert_program  # noqa: E402 - needs OpenVINO
 
 
 class _Block(nn.Module):

@@ -20,7 +20,7 @@ from translations import save_small
 
 from refinenet import RefineNet
 from refinenet.inference.backends import AUTO, BACKENDS
-from refinenet.inference.backends.translated import TRANSLATORS
+from refinenet.inference.backends.translation.translated import TRANSLATORS
 
 RANDOM = np.random.default_rng(0)
 IMAGES = [RANDOM.integers(0, 256, (*size, 3), np.uint8) for size in ((40, 56), (64, 48), (33, 90)) * 2]
@@ -137,6 +137,35 @@ def test_a_signal_does_no_harm_after_a_model_is_freed_in_another_thread(tmp_path
     command = [sys.executable, "-c", FREED_ELSEWHERE, str(model)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout) == (0, "received\n"), run.stderr
+
+
+FORK_AFTER_THREADS = """
+import multiprocessing, sys
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+import torch
+from refinenet import RefineNet
+
+torch.set_num_threads(2)
+model = RefineNet(size="small", num_classes=3, encoder_weights=None, device="cpu", backend="pytorch")
+image = np.zeros((16, 16, 3), np.uint8)
+for _ in range(20):
+    with ThreadPoolExecutor(24) as pool:
+        list(pool.map(model.segment, [image] * 24))
+    child = multiprocessing.get_context("fork").Process(target=model.segment, args=(image,))
+    child.start()
+    child.join(60)
+    if child.exitcode != 0:
+        child.kill()
+        sys.exit(f"exit code {child.exitcode}")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_a_fork_right_after_threads_have_ended_does_not_hang() -> None:
+    """One fork in eight did, in the allocator of PyTorch's MKL, which threads lock while they end."""
+    run = subprocess.run([sys.executable, "-c", FORK_AFTER_THREADS], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
 
 
 def test_asyncio_tasks_predict_what_one_call_predicts(model: RefineNet) -> None:

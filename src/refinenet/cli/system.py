@@ -77,7 +77,7 @@ def _version(package: str) -> str | None:
 
 def _measure_caches() -> Mapping[str, str]:
     """Return folder and size of each cache: translated networks, and weights that other packages fetch."""
-    from refinenet.inference.backends.private_cache import cache_folder
+    from refinenet.inference.backends.translation.private_cache import cache_folder
 
     home = Path.home() / ".cache"
     hub = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or home / "huggingface") / "hub"

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from refinenet.deployment.ray.journal import RayResult, failed
     from refinenet.deployment.ray.storage import find_skipped, pair_places
     from refinenet.deployment.server.app import create_app
-    from refinenet.deployment.server.guarded_app import create_guarded_app
+    from refinenet.deployment.server.http.guarded_app import create_guarded_app
+    from refinenet.deployment.server.http.refusals import Refusal
+    from refinenet.deployment.server.http.running import listen, run_app
     from refinenet.deployment.server.metrics import Metrics
     from refinenet.deployment.server.page import respond_static
-    from refinenet.deployment.server.refusals import Refusal
     from refinenet.deployment.server.routes import read_stream
-    from refinenet.deployment.server.running import listen, run_app
     from refinenet.deployment.server.settings import ServerSettings, check_libraries
     from refinenet.deployment.server.work import WorkQueue
     from refinenet.deployment.setting_changes import Options, find_setting_changes, write_repeated, write_value

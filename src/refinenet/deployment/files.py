@@ -13,7 +13,6 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from refinenet.datasets.band_reading import open_band_reader
@@ -29,11 +28,11 @@ from refinenet.deployment.journal import (
     file_state,
     open_journal,
 )
-from refinenet.deployment.large_images import LargeSegmentation, Windows, refuse_files, segment_large
+from refinenet.deployment.large_images import LargeSegmentation, Picture, Windows, refuse_files, segment_in_windows
 from refinenet.deployment.latency_budget import LatencyTuner
 from refinenet.deployment.pipeline import pipeline
-from refinenet.inference.area_table import count_regions
 from refinenet.inference.backends.base import BackendError
+from refinenet.inference.connected_regions import count_regions
 from refinenet.inference.output_kinds import Kind
 from refinenet.inference.prediction import Prediction
 from refinenet.inference.rendering import Renderer, open_renderer, refuse_idle
@@ -313,25 +312,20 @@ class _Steps:
             )
         if self._journal is not None:
             self._journal.clear_targets([*targets.values()])
-        for kind, target in targets.items():
-            image.large = self._segment_large(source, target, kind)
-            self._report(image.large.notes)
-
-    def _segment_large(self, source: Path, target: Path, kind: Kind) -> LargeSegmentation:
-        windows = self.options.windows or Windows()
-        renderer = self.open_renderer(kind, target.suffix)
-        return segment_large(
+        pictures = []
+        for kind, path in targets.items():
+            rendering = self.options.rendering.only(self.open_renderer(kind, path.suffix).options)
+            pictures.append(Picture(path=path, kind=self._stored_as(kind), rendering=rendering))
+        image.large = segment_in_windows(
             self._segmenter,
             source,
-            target,
-            self._stored_as(kind),
-            window=windows.size,
-            overlap=windows.overlap,
-            abstain_below=self.options.abstain_below,
-            reading=self.options.reading,
-            rendering=self.options.rendering.only(renderer.options),
+            pictures,
+            self.options.windows or Windows(),
+            self.options.abstain_below,
+            self.options.reading,
             progress=self.options.progress and self._is_single,
         )
+        self._report(image.large.notes)
 
     def open_renderer(self, kind: Kind, suffix: str) -> Renderer:
         """Open the renderer of a kind of files; see `rendering.open_renderer`."""

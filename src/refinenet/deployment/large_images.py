@@ -13,7 +13,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.inference.output_kinds import OUTPUT_KINDS, Kind
+from refinenet.inference.prediction import Prediction
 from refinenet.inference.protocol import Protocol
 from refinenet.inference.rendering import Renderer, open_renderer, refuse_idle
 from refinenet.inference.segmentation import Logits
@@ -62,6 +63,17 @@ class Windows:
 
     def __post_init__(self) -> None:
         Protocol(window=self.size or WINDOW, overlap=self.overlap)  # raises if a value is not allowed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture to write of a large image."""
+
+    path: Path
+    """A `.tif`, `.tiff` or `.png` file."""
+    kind: Kind | None = None
+    """A key of `OUTPUT_KINDS`; None for label ids, or the first output of a network without classes."""
+    rendering: RenderOptions = AS_USUAL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,16 +132,44 @@ def segment_large(
         ValueError: rasterio is not installed, a value is not allowed, the file cannot be used, or `target` is `source`.
         OSError: a file cannot be read or written.
     """
+    windows = Windows(size=window, overlap=overlap)
+    picture = Picture(path=Path(target), kind=output, rendering=rendering)
+    return segment_in_windows(
+        segmenter, source, [picture], windows, abstain_below, reading, memory=memory, progress=progress
+    )
+
+
+def segment_in_windows(
+    segmenter: Segmenter,
+    source: str | os.PathLike[str],
+    pictures: Sequence[Picture],
+    windows: Windows,
+    abstain_below: float = 0.0,
+    reading: Reading = AS_DECLARED,
+    *,
+    memory: int = MEMORY,
+    progress: bool = True,
+) -> LargeSegmentation:
+    """Segment an image file in windows once, and write any number of pictures; for arguments see `segment_large`.
+
+    Returns:
+        The outcome; its `output` is the first picture.
+
+    Raises:
+        ValueError, OSError: as for `segment_large`.
+    """
     check_abstention(abstain_below)
-    check_suffix(target)
-    renderer = _open_renderer(segmenter, target, output, rendering)
-    refuse_same_file(source, target)
+    renderers = []
+    for picture in pictures:
+        check_suffix(picture.path)
+        renderers.append(_open_renderer(segmenter, picture))
+        refuse_same_file(source, picture.path)
     with _open(source, reading) as image:
         factor = find_factor((image.height, image.width), segmenter.longest_side)
-        protocol = Protocol(window=window or _enlarge(WINDOW, factor), overlap=overlap)
-        run = _LargeRun(segmenter.under(protocol), image, renderer, abstain_below, memory)
-        run.run(Path(target), progress=progress)
-    return run.report(Path(target))
+        protocol = Protocol(window=windows.size or _enlarge(WINDOW, factor), overlap=windows.overlap)
+        run = _LargeRun(segmenter.under(protocol), image, renderers, abstain_below, memory)
+        run.run([picture.path for picture in pictures], progress=progress)
+    return run.report(pictures[0].path)
 
 
 def _enlarge(window: tuple[int, int], factor: float) -> tuple[int, int]:
@@ -141,12 +181,11 @@ def _open(source: str | os.PathLike[str], reading: Reading) -> AbstractContextMa
     return open_bands(source, reading) if reading.model_bands else open_upright(source, reading)
 
 
-def _open_renderer(
-    segmenter: Segmenter, target: str | os.PathLike[str], output: Kind | None, rendering: RenderOptions
-) -> Renderer:
-    kind = output or usual_kind(segmenter.outputs) or "labels"
-    renderer = open_renderer(kind, Path(target).suffix, segmenter.outputs, segmenter.label_set, rendering)
-    refuse_files(Path(target), [renderer])
+def _open_renderer(segmenter: Segmenter, picture: Picture) -> Renderer:
+    rendering = picture.rendering
+    kind = picture.kind or usual_kind(segmenter.outputs) or "labels"
+    renderer = open_renderer(kind, picture.path.suffix, segmenter.outputs, segmenter.label_set, rendering)
+    refuse_files(picture.path, [renderer])
     refuse_idle(rendering, [renderer])
     if rendering.outline or rendering.legend:
         raise ValueError(
@@ -182,41 +221,29 @@ class _LargeRun:
         self,
         segmenter: Segmenter,
         image: RasterReader | BandReader,
-        renderer: Renderer,
+        renderers: Sequence[Renderer],
         abstain_below: float,
         memory: int,
     ) -> None:
-        self.segmenter, self.image, self.renderer, self.abstain_below = segmenter, image, renderer, abstain_below
+        self.segmenter, self.image, self.renderers, self.abstain_below = segmenter, image, renderers, abstain_below
         self.factor = find_factor((image.height, image.width), segmenter.longest_side)
         protocol = segmenter.protocol
         assert protocol.window is not None
         self.rows = WindowGrid(image.height, protocol.window[0], protocol.overlap)
         self.columns = WindowGrid(image.width, protocol.window[1], protocol.overlap)
         channels = sum(spec.count_maps(len(segmenter.label_set)) for spec in segmenter.outputs)
-        picture = math.prod(renderer.shape(1, 1)) * np.dtype(renderer.dtype).itemsize
-        self.strips = _choose_strips(self.rows, image, channels, max(3, picture), memory)
+        pictures = sum(math.prod(each.shape(1, 1)) * np.dtype(each.dtype).itemsize for each in renderers)
+        self.strips = _choose_strips(self.rows, image, channels, max(3, pictures), memory)
         self.windows = len(self.rows) * sum(len(self.columns.touching(strip)) for strip in self.strips)
         self.counts = np.zeros(segmenter.label_set.ignore_index + 1, np.int64)
         self.data_pixels = 0
         self.started = time.perf_counter()
 
-    def run(self, path: Path, *, progress: bool) -> None:
-        """Segment the image and write the picture."""
-        shape = self.renderer.shape(self.image.height, self.image.width)
-        with (
-            progress_bar(progress) as bar,
-            open_target(
-                path,
-                shape,
-                self.renderer.dtype,
-                self.image.placing,
-                self.renderer.palette,
-                nodata=self.renderer.no_data,
-                text=self.renderer.text,
-                bands=self.renderer.bands,
-                overviews="mode" if self.renderer.row.holds_ids else "average",
-            ) as target,
-        ):
+    def run(self, paths: Sequence[Path], *, progress: bool) -> None:
+        """Segment the image and write the pictures."""
+        with progress_bar(progress) as bar, ExitStack() as stack:
+            pairs = zip(paths, self.renderers, strict=True)
+            targets = [stack.enter_context(self._open_target(path, renderer)) for path, renderer in pairs]
             task = bar.add_task("Segmenting", total=self.windows, status="", unit="windows")
 
             def advance() -> None:
@@ -225,9 +252,22 @@ class _LargeRun:
                 bar.update(task, advance=1, status=f"{speed:.2f} windows/s")
 
             for strip in self.strips:
-                self._run_strip(strip, target, advance)
+                self._run_strip(strip, targets, advance)
 
-    def _run_strip(self, strip: slice, target: RasterWriter, advance: Callable[[], None]) -> None:
+    def _open_target(self, path: Path, renderer: Renderer) -> AbstractContextManager[RasterWriter]:
+        return open_target(
+            path,
+            renderer.shape(self.image.height, self.image.width),
+            renderer.dtype,
+            self.image.placing,
+            renderer.palette,
+            nodata=renderer.no_data,
+            text=renderer.text,
+            bands=renderer.bands,
+            overviews="mode" if renderer.row.holds_ids else "average",
+        )
+
+    def _run_strip(self, strip: slice, targets: Sequence[RasterWriter], advance: Callable[[], None]) -> None:
         # A strip is blended from all windows that touch it, so that its labels do not depend on where strips end.
         touched = self.columns.touching(strip)
         reach = slice(self.columns.starts[touched[0]], self.columns.place(touched[-1]).stop)
@@ -240,19 +280,23 @@ class _LargeRun:
             advance()
             return logits
 
-        target.begin()
-        picture: npt.NDArray[Any] | None = None
+        for target in targets:
+            target.begin()
+        bands: list[npt.NDArray[Any]] = []
         for block in blend_windows(forward, self.rows, self.columns, strip):
-            # Blocks come in reading order; those of the same rows make up one band of the picture.
-            drawn = self._draw(block, pixels)
-            if picture is None or len(picture) != len(drawn):
-                picture = np.empty((len(drawn), strip.stop - strip.start, *drawn.shape[2:]), drawn.dtype)
-            picture[:, block.columns.start - strip.start : block.columns.stop - strip.start] = drawn
+            # Blocks come in reading order; those of the same rows make up one band of each picture.
+            prediction = self._predict(block, pixels)
+            drawn = [renderer.block(prediction) for renderer in self.renderers]
+            if not bands or len(bands[0]) != len(drawn[0]):
+                bands = [np.empty((len(each), strip.stop - strip.start, *each.shape[2:]), each.dtype) for each in drawn]
+            for band, each in zip(bands, drawn, strict=True):
+                band[:, block.columns.start - strip.start : block.columns.stop - strip.start] = each
             if block.columns.stop == strip.stop:
-                target.write(picture, strip.start)
-                picture = None
+                for target, band in zip(targets, bands, strict=True):
+                    target.write(band, strip.start)
+                bands = []
 
-    def _draw(self, block: Block, pixels: _Rows) -> npt.NDArray[Any]:
+    def _predict(self, block: Block, pixels: _Rows) -> Prediction:
         size = block.logits.shape[1], block.logits.shape[2]
         found = Logits(values=block.logits, size=size, temperature=self.segmenter.temperature)
         image, valid = pixels.cut(block.rows, block.columns), pixels.cut_mask(block.rows, block.columns)
@@ -261,7 +305,7 @@ class _LargeRun:
         if prediction.segmentation is not None:
             labels = prediction.segmentation.labels
             self.counts += np.bincount(labels.ravel(), minlength=len(self.counts))
-        return self.renderer.block(prediction)
+        return prediction
 
     def report(self, path: Path) -> LargeSegmentation:
         """Return the outcome."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from refinenet._lazy import attach
 
 if TYPE_CHECKING:
-    from refinenet.inference.area_table import AREA_COLUMNS, GROUND_COLUMN, area_rows, count_regions, number_regions
+    from refinenet.inference.area_table import AREA_COLUMNS, GROUND_COLUMN, area_rows
     from refinenet.inference.backends import (
         AUTO,
         BACKENDS,
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
         open_backend,
     )
     from refinenet.inference.backends.base import CPU, INT8, BackendError, BackendName, InferencePrecision
-    from refinenet.inference.backends.cached_translations import find_folder, read_translation
     from refinenet.inference.backends.graph import (
         ENGINES,
         ONNX_FILE,
@@ -49,10 +48,17 @@ if TYPE_CHECKING:
     from refinenet.inference.backends.isolated import SIZE_FACTOR, SPARE_BYTES, load_engine
     from refinenet.inference.backends.onnxruntime import require_onnx
     from refinenet.inference.backends.openvino import translate
-    from refinenet.inference.backends.openvino_conversion import convert_program
-    from refinenet.inference.backends.private_cache import cache_folder, read_cached, trusted_root, write_cached
     from refinenet.inference.backends.pytorch import PyTorchBackend, keep_freed_memory
+    from refinenet.inference.backends.translation.cached_translations import find_folder, read_translation
+    from refinenet.inference.backends.translation.openvino_conversion import convert_program
+    from refinenet.inference.backends.translation.private_cache import (
+        cache_folder,
+        read_cached,
+        trusted_root,
+        write_cached,
+    )
     from refinenet.inference.backends.windowed import WindowedBackend
+    from refinenet.inference.connected_regions import count_regions, number_regions
     from refinenet.inference.output_kinds import (
         OUTPUT_KINDS,
         PICTURE_SUFFIXES,

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.inference.area_table import AREA_COLUMNS, area_rows, count_regions
+from refinenet.inference.area_table import AREA_COLUMNS, area_rows
+from refinenet.inference.connected_regions import count_regions
 from refinenet.inference.output_kinds import OUTPUT_KINDS, OUTPUTS, PICTURE_SUFFIXES, Output
 from refinenet.inference.upsampling import largest_class, largest_share, resize, softmax
 from refinenet.io.arrays import Array, as_numpy

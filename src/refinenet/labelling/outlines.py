@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.datasets.formats.polygons import FIFTHS, fill_outline
-from refinenet.inference.area_table import number_regions
+from refinenet.inference.connected_regions import number_regions
 from refinenet.labels import LabelMap
 
 Ring = npt.NDArray[np.int64]

@@ -10,7 +10,7 @@ import heapq
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.inference.area_table import number_regions
+from refinenet.inference.connected_regions import number_regions
 from refinenet.labels import LabelMap
 
 

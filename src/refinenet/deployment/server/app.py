@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from refinenet.deployment.server import open_inference, page, routes
-from refinenet.deployment.server.guarded_app import create_guarded_app
+from refinenet.deployment.server.http.guarded_app import create_guarded_app
 from refinenet.deployment.server.service import Service
 from refinenet.deployment.server.settings import ServerSettings
 

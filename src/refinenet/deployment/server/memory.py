@@ -13,7 +13,7 @@ _SIDES = (224, 400)
 """Sides, in pixels, of the two images whose peaks are compared."""
 _LEAST_PIXEL_BYTES = 300.0
 """What is assumed if the difference of the peaks is less, because memory of an earlier peak was used again."""
-_AROUND_PIXEL_BYTES = 96
+AROUND_PIXEL_BYTES = 96
 """For each pixel of an image besides the model: a decoder's copies, and results as they are encoded."""
 _CHANNEL_BYTES = 12
 """For each pixel and map of an image in windows: float32 values, their shares and float16 probabilities."""
@@ -70,8 +70,8 @@ def estimate_bytes(settings: ServerSettings, held: int, pixel_bytes: float, chan
         channels: Number of maps of the network.
     """
     whole = min(settings.max_pixels, settings.window_pixels)
-    around = _AROUND_PIXEL_BYTES + channels * _CHANNEL_BYTES
-    image = whole * (pixel_bytes + _AROUND_PIXEL_BYTES) + (settings.max_pixels - whole) * around
+    around = AROUND_PIXEL_BYTES + channels * _CHANNEL_BYTES
+    image = whole * (pixel_bytes + AROUND_PIXEL_BYTES) + (settings.max_pixels - whole) * around
     return round(held + settings.threads * (image + _DECODER_BYTES + _HEAP_BYTES) + settings.body_budget)
 
 

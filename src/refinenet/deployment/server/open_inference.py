@@ -20,7 +20,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from refinenet._version import __version__
-from refinenet.deployment.server.refusals import Refusal
+from refinenet.deployment.server.http.refusals import Refusal
+from refinenet.deployment.server.memory import AROUND_PIXEL_BYTES
 from refinenet.deployment.server.routes import REFUSALS, find_service, read_stream
 from refinenet.inference.prediction import Prediction
 from refinenet.io.images.sample_values import Decoded
@@ -65,6 +66,8 @@ _BODY: dict[str, Any] = {
         },
     }
 }
+_NUMBER_BYTES = {"u": 16, "f": 72}
+"""Memory for each integer or real number of a tensor as JSON is written: Python's number, and its text twice."""
 _TYPES: Mapping[str, npt.DTypeLike] = {"UINT8": "<u1", "UINT16": "<u2", "FP32": "<f4"}
 
 
@@ -116,7 +119,8 @@ async def infer(request: Request, name: str, version: str = VERSION) -> Response
 
     def run() -> tuple[bytes, int | None]:
         asked = parse(content, header, service)
-        return pack(asked, service.predict(Decoded(pixels=asked.pixels)), name)
+        prediction = service.predict(Decoded(pixels=asked.pixels))
+        return pack(asked, prediction, name, service.settings.max_pixels * AROUND_PIXEL_BYTES)
 
     body, length = await service.queue.run(run, service.settings.request_seconds)
     if length is None:
@@ -255,17 +259,24 @@ def _choose_outputs(asked: Mapping[str, Any], service: Service) -> dict[str, boo
     return chosen
 
 
-def pack(asked: InferenceRequest, prediction: Prediction, name: str) -> tuple[bytes, int | None]:
+def pack(asked: InferenceRequest, prediction: Prediction, name: str, memory: int) -> tuple[bytes, int | None]:
     """Return the body of the response, and the length of its JSON if binary tensors follow it.
 
     Args:
         asked: The request.
         prediction: What was predicted for it.
         name: Name of the model.
+        memory: Bytes that numbers may take while they are written as JSON.
+
+    Raises:
+        Refusal: the numbers would take more.
     """
     rows, parts = list[dict[str, Any]](), list[bytes]()
     for output, is_binary in asked.outputs.items():
         values = _values_of(output, prediction)
+        memory -= 0 if is_binary else values.size * _NUMBER_BYTES[values.dtype.kind]
+        if memory < 0:
+            _refuse(f"{output} has too many numbers for JSON, {values.size:,}. Set its parameter binary_data to true.")
         row: dict[str, Any] = {"name": output, "datatype": _name_type(values), "shape": list(values.shape)}
         if is_binary:
             parts.append(values.tobytes())

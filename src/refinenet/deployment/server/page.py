@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, StrictUndefined, Template
 
-from refinenet.deployment.server.refusals import Refusal
+from refinenet.deployment.server.http.refusals import Refusal
 from refinenet.deployment.server.routes import find_service
 
 router = APIRouter(include_in_schema=False)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import UploadFile
 
-from refinenet.deployment.server.refusals import Refusal
+from refinenet.deployment.server.http.refusals import Refusal
 from refinenet.deployment.server.service import SUMMARY, Service
 from refinenet.inference.output_kinds import OUTPUT_KINDS
 

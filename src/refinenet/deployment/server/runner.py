@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from refinenet.deployment.server.app import create_app
+from refinenet.deployment.server.http.running import listen, run_app
 from refinenet.deployment.server.memory import read_machine_bytes
-from refinenet.deployment.server.running import listen, run_app
 from refinenet.deployment.server.service import Service
 from refinenet.deployment.server.settings import ServerSettings
 from refinenet.io.console import print_note

@@ -14,12 +14,13 @@ import numpy as np
 
 from refinenet._version import __version__
 from refinenet.deployment.inputs import choose_kinds, usual_suffix
+from refinenet.deployment.server.http.refusals import Refusal
 from refinenet.deployment.server.memory import estimate_bytes, measure_pixel_bytes, read_bytes
 from refinenet.deployment.server.metrics import Metrics
 from refinenet.deployment.server.model_processes import ModelEndedError, ModelProcesses
-from refinenet.deployment.server.refusals import Refusal
 from refinenet.deployment.server.settings import ServerSettings
 from refinenet.deployment.server.work import WorkQueue
+from refinenet.inference.backends.base import BackendError
 from refinenet.inference.backends.windowed import WindowedBackend
 from refinenet.inference.output_kinds import OUTPUT_KINDS, POLYGONS, Kind
 from refinenet.inference.prediction import Prediction
@@ -272,7 +273,7 @@ class Service:
         """Predict for a decoded image; called in a thread.
 
         Raises:
-            Refusal: the process that ran the model ended or took too long.
+            Refusal: the process that ran the model ended or took too long, or the model cannot take the image.
         """
         started = time.perf_counter()
         try:
@@ -280,6 +281,10 @@ class Service:
         except ModelEndedError as error:
             status, reason = (504, "computed_too_long") if error.is_timeout else (503, "model_ended")
             raise Refusal(status, str(error), reason, {"Retry-After": "5"}) from error
+        except BackendError:
+            raise
+        except ValueError as error:  # such as an exported graph that needs more memory than it may take
+            raise Refusal(422, str(error), "image") from error
         self.metrics.infer_seconds.observe(time.perf_counter() - started)
         self.metrics.image_pixels.observe(image.pixels.shape[0] * image.pixels.shape[1])
         return prediction

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from typing import Annotated, ClassVar
 
@@ -17,6 +17,17 @@ _NAME = Rule(
     lambda name: re.fullmatch(r"[A-Za-z0-9._-]{1,100}", name) is not None,
     "1 to 100 letters, digits, dots, dashes and underscores",
 )
+
+
+def _is_host(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return re.fullmatch(r"[A-Za-z0-9._-]{1,253}", name) is not None
+    return True
+
+
+_HOST = Rule(_is_host, "a host name or IP address without scheme, port or brackets")
 _LIBRARIES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
 
@@ -36,7 +47,7 @@ class ServerSettings(Settings):
     """Name of the model in addresses and responses."""
     token: str | None = field(default=None, repr=False)
     """Secret that requests must carry as `Authorization: Bearer TOKEN`; None to serve everybody."""
-    allowed_hosts: tuple[str, ...] = ()
+    allowed_hosts: tuple[Annotated[str, _HOST], ...] = ()
     """Host names that requests may be addressed to, besides those of this machine; at an address other than loopback
     every name is allowed unless some are given."""
     workers: Annotated[int, Range(1, 256)] = 2
@@ -79,6 +90,11 @@ class ServerSettings(Settings):
     """Open connections from an address other than loopback."""
 
     _title: ClassVar[str] = "settings of the server"
+
+    @cached_property
+    def allowed_names(self) -> frozenset[str]:
+        """The allowed hosts in lower case, because host names do not distinguish capitals."""
+        return frozenset(name.lower() for name in self.allowed_hosts)
 
     @property
     def body_budget(self) -> int:

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import Any, TypeVar
 
-from refinenet.deployment.server.refusals import Refusal
+from refinenet.deployment.server.http.refusals import Refusal
 
 Result = TypeVar("Result")
 _MEMORY = 0.1

@@ -11,7 +11,7 @@ import torch
 from refinenet.export.loading.checksum import OPEN_SEAL, SEAL_KEY, close_seal
 from refinenet.export.metadata import GraphMetadata, GraphOutput, Images, Runner
 from refinenet.inference.backends.graph import compile_openvino, require_openvino
-from refinenet.inference.backends.openvino_conversion import convert_program
+from refinenet.inference.backends.translation.openvino_conversion import convert_program
 from refinenet.models.files.model_card import HEADER_KEY
 from refinenet.models.inference_graph import INPUT, LABELS
 

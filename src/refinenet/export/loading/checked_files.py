@@ -16,7 +16,7 @@ from typing import Any
 
 from refinenet._version import __version__
 from refinenet.inference.backends.graph import Engine
-from refinenet.inference.backends.private_cache import read_cached, trusted_root, write_cached
+from refinenet.inference.backends.translation.private_cache import read_cached, trusted_root, write_cached
 
 FACTS = "facts.json"
 """Name of what the sandbox found, beside the files of the graph."""

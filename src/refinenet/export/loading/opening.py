@@ -19,8 +19,8 @@ from refinenet.distributed.environment import INSTALL, has_pytorch, may_have_gpu
 from refinenet.export.loading.loader import choose_engine, graph_kind, open_bundled, open_exported
 from refinenet.inference.backends import AUTO, check_backend, choose_backend
 from refinenet.inference.backends.base import CPU, INT8, BackendName
-from refinenet.inference.backends.cached_translations import find_folder, read_translation
 from refinenet.inference.backends.graph import ENGINES, Engine, ExportedModel
+from refinenet.inference.backends.translation.cached_translations import find_folder, read_translation
 from refinenet.io.console import print_note
 from refinenet.models.files.model_card import BUNDLED, ModelCard, bundled_path, read_card
 from refinenet.models.model_spec import ModelSpec

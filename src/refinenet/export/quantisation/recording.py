@@ -29,7 +29,7 @@ from refinenet.inference.backends.int8 import (
     read_constants,
 )
 from refinenet.inference.backends.openvino import translate
-from refinenet.inference.backends.openvino_conversion import convert_program
+from refinenet.inference.backends.translation.openvino_conversion import convert_program
 from refinenet.io.processes.threads import TRACING
 from refinenet.models.files.int8_record import Int8Record, QuantisedLayer, QuantisedMap
 from refinenet.models.files.tensor_files import digest

@@ -2,7 +2,7 @@
 
 `BACKENDS` lists them, `choose_backend` resolves "auto", and `open_backend` opens the result. A new backend is a module
 here, a function below that opens it, a row of that table, and its name in `base.BackendName`. `graph` runs graphs of
-OpenVINO and ONNX Runtime; `translated` runs networks that were translated to such graphs; `isolated` runs graphs of
+OpenVINO and ONNX Runtime; `translation` makes such graphs of networks and keeps them; `isolated` runs graphs of
 unknown memory use in a process with limited memory; `fallback` replaces what cannot run a network.
 """
 
@@ -91,7 +91,7 @@ def _open_compiled(network: Network, precision: InferencePrecision, _: Int8Recor
 def _open_translated(
     engine: Engine, network: Network, precision: InferencePrecision, record: Int8Record | None
 ) -> Backend:
-    from refinenet.inference.backends.translated import TranslatedBackend
+    from refinenet.inference.backends.translation.translated import TranslatedBackend
 
     return TranslatedBackend(network, engine, precision, record)
 
@@ -258,7 +258,7 @@ def _open_for_network(
     record: Int8Record | None,
     translation: Backend | None,
 ) -> Backend:
-    from refinenet.inference.backends.translated import TranslatedBackend
+    from refinenet.inference.backends.translation.translated import TranslatedBackend
 
     BACKENDS[name].check(name, network.mean.device.type)
     backend = BACKENDS[name].open(network, precision, record)

@@ -7,8 +7,8 @@ import warnings
 
 import torch
 
-from refinenet.inference.backends.cached_translations import PACKAGES
 from refinenet.inference.backends.graph import ONNX_FILE, Graph, require_onnxruntime
+from refinenet.inference.backends.translation.cached_translations import PACKAGES
 from refinenet.io.extras import install_extra
 from refinenet.models.inference_graph import FREE_SIZES, Maps, example_images
 from refinenet.models.network import Network

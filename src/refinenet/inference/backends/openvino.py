@@ -9,7 +9,7 @@ import torch
 
 from refinenet.inference.backends.base import BackendError
 from refinenet.inference.backends.graph import OPENVINO_FILES, Graph, require_openvino
-from refinenet.inference.backends.openvino_conversion import convert_program
+from refinenet.inference.backends.translation.openvino_conversion import convert_program
 from refinenet.models.inference_graph import FREE_SIZES, Maps, example_images
 from refinenet.models.network import Network
 

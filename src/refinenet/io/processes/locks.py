@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
@@ -23,6 +24,17 @@ else:
 
 _FAR_BYTE = 1 << 30
 """Byte that is locked on Windows: one beyond the end of the file, because others cannot read a locked byte."""
+_OPEN: weakref.WeakSet[FileIO] = weakref.WeakSet()
+
+
+def _close_inherited() -> None:
+    """Close lock files in a forked child, which would keep the locks after the death of its parent."""
+    for stream in list(_OPEN):
+        stream.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_inherited)
 
 
 @contextmanager
@@ -37,15 +49,15 @@ def only_one(path: Path, waiting: Callable[[], object]) -> Iterator[None]:
     """
     has_reported = False
 
-    def take(stream: FileIO) -> None:
+    def take(stream: FileIO) -> bool:
         nonlocal has_reported
         try:
-            _lock(stream, wait=False)
+            return _lock(stream, wait=False)
         except BlockingIOError:
             if not has_reported:
                 waiting()
             has_reported = True
-            _lock(stream, wait=True)
+            return _lock(stream, wait=True)
 
     with _held(path, take):
         yield
@@ -72,9 +84,9 @@ def sole_owner(path: Path, claim: str) -> Iterator[None]:
         yield
 
 
-def _take_or_refuse(stream: FileIO, claim: str) -> None:
+def _take_or_refuse(stream: FileIO, claim: str) -> bool:
     try:
-        _lock(stream, wait=False)
+        return _lock(stream, wait=False)
     except BlockingIOError as error:
         stream.seek(0)
         holder = stream.read(200).decode(errors="replace") or "another process"
@@ -82,18 +94,11 @@ def _take_or_refuse(stream: FileIO, claim: str) -> None:
 
 
 @contextmanager
-def _held(path: Path, take: Callable[[FileIO], None]) -> Iterator[FileIO]:
+def _held(path: Path, take: Callable[[FileIO], bool]) -> Iterator[FileIO]:
     while True:
         with _open(path) as stream:
-            # A forked worker inherits the open file and its lock, which it would keep after the death of its parent.
-            if hasattr(os, "register_at_fork"):
-                os.register_at_fork(after_in_child=stream.close)
-            is_locked = True
-            try:
-                take(stream)
-            except OSError:
-                is_locked = False  # the file system has no locks
-            if not is_locked:
+            _OPEN.add(stream)
+            if not take(stream):
                 yield stream
                 return
             # The previous holder may have removed the file meanwhile; a lock on a removed file excludes nobody.
@@ -120,17 +125,22 @@ def _is_still(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _lock(stream: FileIO, *, wait: bool) -> None:
-    """Lock an open file.
+def _lock(stream: FileIO, *, wait: bool) -> bool:
+    """Lock an open file; return False if the file system has no locks.
 
     Raises:
         BlockingIOError: Another process has locked it, and `wait` is off.
-        OSError: The file system has no locks.
     """
-    if sys.platform == "win32":
-        _lock_on_windows(stream, wait=wait)
-    else:
-        fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        if sys.platform == "win32":
+            _lock_on_windows(stream, wait=wait)
+        else:
+            fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True
 
 
 if sys.platform == "win32":

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import TracebackType
 
 from refinenet.io.console import print_note
@@ -16,6 +18,10 @@ from refinenet.io.console import print_note
 _HOME = os.getpid()
 _LOCKS: weakref.WeakSet[ThreadLock] = weakref.WeakSet()
 _LIMITED = threading.local()
+_COMPUTING = threading.Event()
+"""Set once a thread besides the main one has computed with PyTorch in this process."""
+_FORK_PATIENCE = 0.5
+"""Seconds that a fork waits at most for other threads to come to rest."""
 
 
 class ThreadLock:
@@ -46,8 +52,33 @@ def _renew_locks() -> None:
         lock.renew()
 
 
+def _wait_for_threads() -> None:
+    """Delay a fork while other threads run, at most for half a second.
+
+    PyTorch's MKL locks its list of buffers while a thread ends, which is after Python has joined it. A child that is
+    forked at that moment inherits the lock and waits for ever in its first matrix product.
+    """
+    if not _COMPUTING.is_set():
+        return
+    end = time.monotonic() + _FORK_PATIENCE
+    while _other_thread_runs() and time.monotonic() < end:
+        time.sleep(0.001)
+
+
+def _other_thread_runs() -> bool:
+    """Return whether the kernel would run another thread of this process now; False where it does not say."""
+    own = str(threading.get_native_id())
+    for task in Path("/proc/self/task").glob("[0-9]*"):
+        with suppress(OSError):  # of a thread that has just ended
+            # "tid (name) state ...", where the name may hold any character.
+            state = (task / "stat").read_bytes().rpartition(b")")[2].split()[0]
+            if state in (b"R", b"D") and task.name != own:
+                return True
+    return False
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_locks)
+    os.register_at_fork(before=_wait_for_threads, after_in_child=_renew_locks)
 
 TRACING = ThreadLock()
 """Lock for tracing and compiling by PyTorch, which change global state."""
@@ -63,13 +94,18 @@ def warnings_ignored(category: type[Warning] = Warning) -> Iterator[None]:
 
 
 def survive_fork() -> None:
-    """Let PyTorch compute with one thread in a process that was forked from one that had loaded this package.
+    """Prepare this thread to compute with PyTorch in a process that forks or was forked.
 
-    PyTorch's OpenMP threads do not survive a fork, and it would wait for them for ever. Processes that are started by
-    "spawn" or "forkserver" have all their threads. This call costs nothing elsewhere.
+    PyTorch's OpenMP threads do not survive a fork, and it would wait for them for ever, so it computes with one thread
+    in a process that was forked from one that had loaded this package. Processes that are started by "spawn" or
+    "forkserver" have all their threads. This call costs nothing elsewhere.
     """
+    if "torch" not in sys.modules:
+        return
+    if threading.current_thread() is not threading.main_thread():
+        _COMPUTING.set()
     process = os.getpid()
-    if process == _HOME or getattr(_LIMITED, "process", None) == process or "torch" not in sys.modules:
+    if process == _HOME or getattr(_LIMITED, "process", None) == process:
         return
     torch = sys.modules["torch"]
     if not hasattr(_LIMITED, "process") and torch.get_num_threads() > 1:

@@ -13,7 +13,7 @@ import numpy as np
 
 from refinenet.datasets.folder.tool_exports import read_label_map
 from refinenet.datasets.formats.lookup import is_background
-from refinenet.inference.area_table import number_regions
+from refinenet.inference.connected_regions import number_regions
 from refinenet.io.files import stream_atomically, write_atomically
 from refinenet.io.images.codec import encode
 from refinenet.io.images.image_files import IMAGE_SUFFIXES, walk_names

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from refinenet.inference.backends.bicubic import decompose_bicubic
 from refinenet.inference.backends.graph import require_openvino
+from refinenet.inference.backends.translation.bicubic import decompose_bicubic
 
 aten = torch.ops.aten
 

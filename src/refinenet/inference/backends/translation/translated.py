@@ -11,7 +11,7 @@ from refinenet.inference.backends import onnxruntime, openvino
 from refinenet.inference.backends.base import CPU, INT8
 from refinenet.inference.backends.exported import GraphBackend
 from refinenet.inference.backends.graph import Engine, Graph, require_openvino
-from refinenet.inference.backends.translation_cache import read_or_translate
+from refinenet.inference.backends.translation.translation_cache import read_or_translate
 from refinenet.io.arrays import Array
 from refinenet.io.processes.threads import TRACING, ThreadLock
 from refinenet.models.files.int8_record import Int8Record

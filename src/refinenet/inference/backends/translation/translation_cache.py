@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 
 from refinenet.inference.backends.base import BackendError
-from refinenet.inference.backends.cached_translations import find_folder, read_translation
 from refinenet.inference.backends.graph import Engine, Graph, start_engine
 from refinenet.inference.backends.int8 import check_difference, check_network, quantise_graph
-from refinenet.inference.backends.private_cache import write_cached
+from refinenet.inference.backends.translation.cached_translations import find_folder, read_translation
+from refinenet.inference.backends.translation.private_cache import write_cached
 from refinenet.io.console import print_note
 from refinenet.models.files.int8_record import Int8Record
 from refinenet.models.files.tensor_files import digest

@@ -16,14 +16,17 @@ import h11
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from refinenet.deployment.server.refusals import Refusal, make_response
+from refinenet.deployment.server.http.refusals import Refusal, make_response
 from refinenet.deployment.server.settings import ServerSettings, is_loopback
 
 _LOOKED_AT = 8
 _DRIPS_AFTER = 1.0
 """Seconds after which a request that is not whole is taken for a slow one, when there are too many connections."""
 _SILENT_AFTER = 0.25
-"""Seconds after which a client that has sent nothing is taken for a slow one, when there are too many connections."""
+"""Seconds after which a client that has sent nothing is taken for a slow one, when there are too many connections, and
+one that has read little, when there are too many unread responses."""
+_LEAST_READ = 2**16
+"""Bytes per second that a client reads if it is not taken for a slow one."""
 
 
 class BoundedProtocol(H11Protocol):
@@ -40,6 +43,7 @@ class BoundedProtocol(H11Protocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._waits_since, self._is_cut = 0.0, False
+        self._unread_at_first = 0
         # Shared by all connections of a server: those that wait for a head, and those that wait for the rest of a body,
         # the one that waits for longest first.
         self._idle: OrderedDict[BoundedProtocol, None] = vars(self.server_state).setdefault("idle", OrderedDict())
@@ -96,7 +100,7 @@ class BoundedProtocol(H11Protocol):
         readers = [each for each in self._all() if each is not self and each._unread > 0]
         readers.sort(key=lambda each: each._waits_since)
         slow = next((each for each in readers[:_LOOKED_AT] if each._is_slow), None)
-        return slow or next((each for each in (*idle, *bodies) if not each._has_sent), None)
+        return slow or next((each for each in idle if not each._has_sent), None)
 
     def _oldest(self, waiting: Iterable[BoundedProtocol]) -> list[BoundedProtocol]:
         """Return some connections other than this one, the one that waits for longest first."""
@@ -123,6 +127,12 @@ class BoundedProtocol(H11Protocol):
         """Bytes of responses that the client has not read."""
         return self.transport.get_write_buffer_size()
 
+    @property
+    def _reads_slowly(self) -> bool:
+        """Whether the client has had time to read its response and has read little of it."""
+        waited = self.loop.time() - self._waits_since
+        return waited > _SILENT_AFTER and self._unread_at_first - self._unread < waited * _LEAST_READ
+
     def _cut(self) -> None:
         self._is_cut = True
         self._forget()
@@ -143,6 +153,8 @@ class BoundedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read what has arrived."""
+        if self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
+            self._waits_since = self.loop.time()  # the first byte of a request
         super().data_received(data)
         self._note_phase()
         if self._awaits_head():
@@ -180,16 +192,18 @@ class BoundedProtocol(H11Protocol):
     def pause_writing(self) -> None:
         """Wait for a client that reads slower than the server writes."""
         super().pause_writing()
-        self._waits_since = self.loop.time()
+        self._waits_since, self._unread_at_first = self.loop.time(), self._unread
         self._write_timer = self._cut_after(self._limits.write_seconds)
-        # Unread responses of many clients would fill the memory: those that wait for longest are given up.
-        slow = sorted((each for each in self._all() if each._unread > 0), key=lambda each: each._waits_since)
-        unread = sum(each._unread for each in slow)
-        for each in slow[:-1]:
+        # Unread responses of many clients would fill the memory: of those that do not read, the ones that have waited
+        # for longest are given up.
+        readers = sorted((each for each in self._all() if each._unread > 0), key=lambda each: each._waits_since)
+        unread = sum(each._unread for each in readers)
+        for each in readers:
             if unread <= self._limits.body_budget:
                 break
-            unread -= each._unread
-            each._cut()
+            if each._reads_slowly:
+                unread -= each._unread
+                each._cut()
 
     def resume_writing(self) -> None:
         """Go on writing."""

@@ -17,7 +17,7 @@ from typing import Any, cast
 import uvicorn
 from fastapi import FastAPI
 
-from refinenet.deployment.server.connections import BoundedProtocol
+from refinenet.deployment.server.http.connections import BoundedProtocol
 from refinenet.deployment.server.settings import ServerSettings
 
 _BACKLOG = 128

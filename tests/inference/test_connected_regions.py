@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from refinenet.inference.area_table import count_regions
+from refinenet.inference.connected_regions import count_regions
 from refinenet.labels import LabelSet
 
 CLASSES = LabelSet.numbered(3)

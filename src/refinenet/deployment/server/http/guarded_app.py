@@ -8,9 +8,9 @@ from contextlib import AbstractAsyncContextManager
 from fastapi import FastAPI
 
 from refinenet._version import __version__
-from refinenet.deployment.server.gate import Gate
+from refinenet.deployment.server.http.gate import Gate
+from refinenet.deployment.server.http.refusals import add_handlers
 from refinenet.deployment.server.metrics import Metrics
-from refinenet.deployment.server.refusals import add_handlers
 from refinenet.deployment.server.settings import ServerSettings
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from refinenet._version import __version__
 from refinenet.inference.backends.graph import Engine, Graph
-from refinenet.inference.backends.private_cache import read_cached, trusted_root
+from refinenet.inference.backends.translation.private_cache import read_cached, trusted_root
 
 if TYPE_CHECKING:
     from refinenet.models.architecture import Architecture

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from refinenet.deployment.server.http.refusals import HEADERS, Refusal, make_response
 from refinenet.deployment.server.metrics import Metrics
-from refinenet.deployment.server.refusals import HEADERS, Refusal, make_response
 from refinenet.deployment.server.settings import ServerSettings, is_loopback
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -97,12 +97,16 @@ class Gate:
     def _check_host(self, headers: Headers) -> None:
         """Refuse requests of other sites' pages in a browser on this machine, also by DNS rebinding."""
         settings, host = self._settings, headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname or ""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:  # such as "[", which begins an IPv6 address without an end
+            raise Refusal(400, f"The Host header {host[:100]!r} is not a host name.", "host", _CLOSE) from None
         is_restricted = settings.is_local or bool(settings.allowed_hosts)
-        if is_restricted and name not in settings.allowed_hosts and not is_loopback(name):
+        if is_restricted and name not in settings.allowed_names and not is_loopback(name):
             raise Refusal(403, f"Requests to the host {name[:100]!r} are not served here.", "host", _CLOSE)
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        # By its own rule, an origin is a scheme and a host, or "null".
+        if origin is not None and origin.partition("://")[2] != host:
             raise Refusal(403, f"Pages of {origin[:100]!r} may not use this server.", "origin", _CLOSE)
 
     def _too_large(self, size: str) -> Refusal:
