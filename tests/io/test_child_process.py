@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -111,3 +112,24 @@ def test_a_process_that_ends_by_itself_or_by_another_thread(child: ChildProcess)
 def test_a_process_that_cannot_be_started() -> None:
     with pytest.raises(ChildEndedError, match=r"cannot be started \(Too many open files\)"), no_new_files():
         ChildProcess("replying_child", 7)
+
+
+_UNSENT = """
+import os, signal, threading
+from refinenet.io import ChildEndedError, ChildProcess, pack_message
+child = ChildProcess("replying_child", 7)
+os.kill(child.identifier, signal.SIGSTOP)
+threading.Timer(0.3, child.end).start()
+try:
+    child.ask(pack_message({}, {"content": bytes(2**16 + 3000)}))  # more than a pipe holds, the rest in a buffer
+except ChildEndedError as error:
+    print(error)
+"""
+
+
+def test_what_was_not_sent_is_not_sent_later() -> None:
+    """Newer versions of Python report errors of streams that are never closed, older ones do in this mode."""
+    command = [sys.executable, "-X", "dev", "-W", "ignore", "-c", f"import sys; sys.path[:] = {sys.path!r}\n{_UNSENT}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    assert done.stdout == "has ended\n"
+    assert done.stderr == ""
