@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,6 +56,17 @@ def limited(kind: str, value: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(which, (soft, hard))
+
+
+def run_fresh(script: str, *options: str) -> str:
+    """Run a script in a new interpreter, and return what it prints; it may print no error.
+
+    A process that has run other tests holds free memory, in spite of a limit that is set later.
+    """
+    command = [sys.executable, *options, "-c", f"import sys; sys.path[:] = {sys.path!r}\n{script}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.stderr == ""
+    return done.stdout
 
 
 @contextmanager
