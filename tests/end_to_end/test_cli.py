@@ -84,6 +84,8 @@ def test_train_evaluate_and_deploy_ones_own_folder(
     assert np.asarray(Image.open(tmp_path / "out.png")).max() <= 2
     again = run_refinenet("train", "--resume", "run", "--json")
     assert json.loads(again.stdout) == json.loads(trained.stdout)
+    shown = run_refinenet("train", "--resume", "run").stderr
+    assert "The run in run is already finished. To train its model further, start another run with --continue" in shown
 
 
 def test_convert_and_info(run_refinenet: CommandLine, tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("line", "words"),
     [
         ("train -d mine -o run", "run already holds a run. Continue it with --resume run, or choose another folder."),
+        ("train -d mine -o a.png", "a.png is a file, but a run needs a folder. Pass another --output."),
         ("train -d none", "There is no dataset 'none'"),
         ("train -d mine --root there", "root='there' has no effect"),
         ("train -d mine --set epoch=3", "Unknown training settings: epoch. Did you mean epochs?"),

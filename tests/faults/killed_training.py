@@ -68,7 +68,9 @@ def _start_and_kill(run: Path, workers: int, seconds: float, tally: Tally) -> bo
 
 def _start_told(told: str) -> int | None:
     """The step that a training says it goes on from, if it came so far."""
-    match = re.search(r"Resuming the run in \S+ from (?:step (\d+), in epoch (\d+)|its end)", told)
+    match = re.search(
+        r"Resuming the run in \S+ from step (\d+), in epoch (\d+)|The run in \S+ is already finished", told
+    )
     if not match:
         return None
     return STEPS if match[1] is None else int(match[1]) + STEPS_PER_EPOCH * (int(match[2]) - 1)

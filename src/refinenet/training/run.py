@@ -140,7 +140,8 @@ class TrainRun:
 
     def _start_or_restore(self, learner: Learner[Network]) -> TrainState:
         if self.recipe is None:
-            return restore_state(self.folder, learner, show=self.show)
+            advice = f"To train its model further, start another run with --continue {self.folder.path}."
+            return restore_state(self.folder, learner, advice=advice, show=self.show)
         return start_state(self.folder, learner, self.record.to_dict(), self.recipe, show=self.show)
 
     def _report_batches(self, loader: Loader) -> None:

@@ -94,12 +94,13 @@ def start_state(
     return state
 
 
-def restore_state(folder: RunFolder, learner: Learner[Any], *, show: bool) -> TrainState:
+def restore_state(folder: RunFolder, learner: Learner[Any], *, advice: str = "", show: bool) -> TrainState:
     """Restore a run from the newest good checkpoint in its folder.
 
     Args:
         folder: Folder of the run.
         learner: Network and optimiser, which get the values of the checkpoint.
+        advice: What to do if the run is already finished.
         show: Whether to say where the run continues.
 
     Raises:
@@ -118,6 +119,8 @@ def restore_state(folder: RunFolder, learner: Learner[Any], *, show: bool) -> Tr
         state = TrainState.from_json(checkpoint.files[STATE])
     except (RuntimeError, KeyError, ValueError, TypeError, *CORRUPT_FILE_ERRORS) as error:
         raise ValueError(f"{checkpoint.folder} belongs to another run: {error}") from error
-    where = f"step {checkpoint.step}, in epoch {state.epoch + 1}" if not state.is_finished else "its end"
-    print_note(f"Resuming the run in {folder.path} from {where}.", enabled=show)
+    note = f"Resuming the run in {folder.path} from step {checkpoint.step}, in epoch {state.epoch + 1}."
+    if state.is_finished:
+        note = f"The run in {folder.path} is already finished. {advice}".rstrip()
+    print_note(note, enabled=show)
     return state

@@ -76,8 +76,10 @@ class RunFolder:
         """Make sure that no run was started here.
 
         Raises:
-            ValueError: One was.
+            ValueError: One was, or the path is that of a file.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path} is a file, but a run needs a folder. Pass another --output.")
         if self.is_started or (self.path / STAGES).exists():
             raise ValueError(
                 f"{self.path} already holds a run. Continue it with --resume {self.path}, or choose another folder."
