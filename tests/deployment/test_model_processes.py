@@ -7,12 +7,14 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from child_trouble import InterruptedByTestError, no_new_files, no_new_threads, raised_after
 from doubling_backend import DoublingBackend
 from picture_bytes import file_bytes
 from PIL import Image
@@ -162,6 +164,74 @@ def test_errors_of_the_backend_do_not_end_its_process() -> None:
         pool.close()
     with pytest.raises(ModelEndedError):
         pool(np.ones((1, 3, 5, 7), np.float32))
+
+
+@pytest.fixture
+def restarts() -> list[int]:
+    return []
+
+
+@pytest.fixture
+def doubling(restarts: list[int]) -> Iterator[ModelProcesses]:
+    """One process, which is quick."""
+    pool = ModelProcesses(DoublingBackend(), 1, seconds=60, observe_restart=lambda: restarts.append(1))
+    pool.start()
+    yield pool
+    pool.close()
+
+
+def _wait_until_ready(pool: ModelProcesses) -> None:
+    end = time.monotonic() + 60
+    while not pool.is_ready:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_a_process_whose_image_is_interrupted_is_replaced(doubling: ModelProcesses, restarts: list[int]) -> None:
+    (process,) = doubling.identifiers
+    os.kill(process, signal.SIGSTOP)
+    with pytest.raises(InterruptedByTestError), raised_after(0.3):
+        doubling(np.ones((1, 3, 5, 7), np.float32))
+    assert not Path(f"/proc/{process}").exists()
+    assert process not in doubling.identifiers
+    assert restarts == [1]
+    assert (doubling(np.full((1, 3, 5, 7), 4, np.float32)) == 8).all()
+    assert doubling.is_ready
+
+
+def test_without_further_threads_processes_are_replaced_later(doubling: ModelProcesses, restarts: list[int]) -> None:
+    (process,) = doubling.identifiers
+    with no_new_threads():
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            doubling(np.ones((1, 3, 5, 7), np.float32))
+        time.sleep(0.5)  # the first attempt, at once, fails as well
+        assert not doubling.is_ready
+    assert restarts == [1]
+    _wait_until_ready(doubling)
+    assert process not in doubling.identifiers
+    assert (doubling(np.full((1, 3, 5, 7), 4, np.float32)) == 8).all()
+
+
+def test_a_process_that_cannot_be_started_again_is_started_later(doubling: ModelProcesses) -> None:
+    (process,) = doubling.identifiers
+    os.kill(process, signal.SIGKILL)
+    with no_new_files():
+        with pytest.raises(ModelEndedError, match="has ended; another one takes its place"):
+            doubling(np.ones((1, 3, 5, 7), np.float32))
+        time.sleep(0.5)  # the first attempt, at once, fails
+        assert not doubling.is_ready
+    _wait_until_ready(doubling)
+    assert (doubling(np.full((1, 3, 5, 7), 4, np.float32)) == 8).all()
+
+
+@pytest.mark.parametrize("trouble", [no_new_files, no_new_threads])
+def test_processes_that_cannot_be_started_are_an_error_of_the_start(
+    trouble: Callable[[], AbstractContextManager[None]],
+) -> None:
+    pool = ModelProcesses(DoublingBackend(), 2, seconds=60)
+    with pytest.raises(ValueError, match=r"cannot be loaded in a process of its own\. Is there enough"), trouble():
+        pool.start()
+    assert not pool.is_ready
 
 
 def _run_in_the_end(pool: ModelProcesses, images: Array) -> Array:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from child_trouble import InterruptedByTestError, children, no_new_files, raised_after
 from exported_files import make_tiny, write_openvino
 from onnx import TensorProto, helper, numpy_helper
 
@@ -203,3 +206,29 @@ def test_what_is_not_proven_harmless_runs_in_limited_memory(
             r.segment(large)  # 40 GB
         assert (r.segment(small).labels == expected).all()  # the process that ended is started again
     assert (pickle.loads(pickle.dumps(r)).segment(small).labels == expected).all()  # noqa: S301  (its own pickle)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="stops and limits processes as Linux does")
+def test_an_interrupted_image_does_not_answer_for_the_next_one(tmp_path: Path) -> None:
+    model, path = make_tiny(), tmp_path / "growing.onnx"
+    GROWING["a maximum"](model)
+    path.write_bytes(model.SerializeToString())
+    others = children()
+    r = RefineNet(model=path, backend="onnxruntime")
+    (process,) = children() - others
+    first, second = np.random.default_rng(0).integers(0, 256, (2, 40, 56, 3), np.uint8)
+    expected = [r.segment(image).labels for image in (first, second)]
+    assert (expected[0] != expected[1]).any()
+    os.kill(process, signal.SIGSTOP)
+    with pytest.raises(InterruptedByTestError), raised_after(0.3):
+        r.segment(first)
+    assert not Path(f"/proc/{process}").exists()
+    assert (r.segment(second).labels == expected[1]).all()
+    assert (r.segment(first).labels == expected[0]).all()
+    (process,) = children() - others
+    os.kill(process, signal.SIGSTOP)
+    with pytest.raises(InterruptedByTestError), raised_after(0.3):
+        r.segment(first)
+    with pytest.raises(ValueError, match=r"cannot be started \(Too many open files\)"), no_new_files():
+        r.segment(first)
+    assert (r.segment(second).labels == expected[1]).all()

@@ -8,10 +8,12 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from child_trouble import InterruptedByTestError, children, no_new_files, raised_after, run_fresh
 from picture_bytes import file_bytes
 from PIL import Image
 
@@ -42,12 +44,6 @@ def picture(mode: str, *size: int, low: int = 0, high: int = 256) -> Image.Image
     shape = (*size, len(mode)) if mode != "I;16" else size
     values = np.random.default_rng(3).integers(low, high, shape, np.uint16 if mode == "I;16" else np.uint8)
     return Image.fromarray(values.squeeze())
-
-
-def children() -> set[int]:
-    """Processes whose parent this one is."""
-    found = (path.read_text().split() for path in Path("/proc/self/task").glob("*/children"))
-    return {int(pid) for pids in found for pid in pids}
 
 
 @pytest.mark.parametrize(
@@ -130,3 +126,83 @@ def test_a_decoder_that_takes_too_long_is_ended() -> None:
     assert not Path(f"/proc/{stopped}").exists()
     pool.close()
     hasty.close()
+
+
+def check(pool: DecoderPool, *size: int) -> None:
+    """Decode an image of a size, and compare its pixels."""
+    expected = picture("RGB", *size)
+    np.testing.assert_array_equal(pool.decode(file_bytes(expected, "PNG"), AS_DECLARED).pixels, np.array(expected))
+
+
+@linux_only
+def test_an_interrupted_image_does_not_become_the_next_one() -> None:
+    restarts = list[int]()
+    others = children()
+    pool = DecoderPool(1, max_pixels=MAX_PIXELS, seconds=60, observe_restart=lambda: restarts.append(1))
+    check(pool, 9, 8)
+    (decoder,) = children() - others
+    os.kill(decoder, signal.SIGSTOP)
+    with pytest.raises(InterruptedByTestError), raised_after(0.3):
+        check(pool, 20, 31)
+    assert not Path(f"/proc/{decoder}").exists()
+    check(pool, 12, 5)
+    assert restarts == [1]
+    pool.close()
+
+
+_LARGE_IMAGE = """
+from child_trouble import limited
+from picture_bytes import file_bytes
+from PIL import Image
+from refinenet.io import AS_DECLARED, DecoderPool, used_addresses
+pool = DecoderPool(1, max_pixels=20_000_000, seconds=60)
+large, small = (file_bytes(Image.new("RGB", size, "red"), "PNG") for size in ((5000, 4000), (5, 12)))
+pool.decode(small, AS_DECLARED)
+with limited("RLIMIT_AS", used_addresses() + 2**25):
+    try:
+        pool.decode(large, AS_DECLARED)  # 60 MB
+    except MemoryError:
+        print("too little memory")
+decoded = pool.decode(small, AS_DECLARED).pixels
+print(decoded.shape, decoded.mean((0, 1)))
+"""
+
+
+@linux_only
+def test_an_image_that_this_process_has_no_memory_for_does_not_disturb_the_next_one() -> None:
+    assert run_fresh(_LARGE_IMAGE) == "too little memory\n(12, 5, 3) [255.   0.   0.]\n"
+
+
+@linux_only
+def test_closing_ends_those_that_decode() -> None:
+    others = children()
+    pool = DecoderPool(2, max_pixels=MAX_PIXELS, seconds=60)
+    pool.start()
+    decoders = children() - others
+    assert len(decoders) == 2
+    for decoder in decoders:
+        os.kill(decoder, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as threads:
+        decoding = threads.submit(check, pool, 20, 31)
+        threading.Event().wait(0.5)
+        pool.close()
+        with pytest.raises(DecoderEndedError, match="the processes that decode images were ended") as caught:
+            decoding.result(30)
+    assert not caught.value.is_timeout
+    with pytest.raises(DecoderEndedError, match="were ended"):
+        check(pool, 20, 31)
+    assert children() == others
+
+
+@linux_only
+def test_a_decoder_that_cannot_be_started_is_started_for_a_later_image() -> None:
+    restarts = list[int]()
+    pool = DecoderPool(1, max_pixels=MAX_PIXELS, seconds=60, observe_restart=lambda: restarts.append(1))
+    content = file_bytes(picture("RGB", 20, 31), "PNG")
+    with pytest.raises(DecoderEndedError, match=r"cannot be started \(Too many open files\)"), no_new_files():
+        pool.decode(content, AS_DECLARED)
+    check(pool, 12, 5)
+    assert restarts == []
+    pool.close()
+    with pytest.raises(ValueError, match="A process that decodes images cannot be started"), no_new_files():
+        DecoderPool(1, max_pixels=MAX_PIXELS, seconds=60).start()

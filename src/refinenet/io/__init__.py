@@ -122,6 +122,10 @@ if TYPE_CHECKING:
     from refinenet.io.images.stored_values import STORED_SUFFIXES, read_stored
     from refinenet.io.json_lines import append_json_line, parse_json_lines, read_json_lines
     from refinenet.io.processes.child_process import (
+        ChildEndedError,
+        ChildProcess,
+        answer_messages,
+        open_replies,
         pack_message,
         read_message,
         set_limit,
@@ -170,6 +174,8 @@ __all__ = [
     "BandReader",
     "BandsSource",
     "ChannelOrder",
+    "ChildEndedError",
+    "ChildProcess",
     "Decoded",
     "DecoderEndedError",
     "DecoderPool",
@@ -194,6 +200,7 @@ __all__ = [
     "ValueRange",
     "add_legend",
     "append_json_line",
+    "answer_messages",
     "as_numpy",
     "as_picture",
     "blend",
@@ -253,6 +260,7 @@ __all__ = [
     "open_file",
     "open_hdf5",
     "open_picture",
+    "open_replies",
     "open_target",
     "open_template",
     "open_upright",

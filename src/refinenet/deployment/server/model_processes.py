@@ -5,25 +5,31 @@ Shape letters: N batch, H height, W width, C channels of the maps, h and w their
 
 from __future__ import annotations
 
-import os
 import pickle
 import queue
 import signal
-import subprocess
 import sys
 import threading
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from refinenet.inference.segmenter import Backend
 from refinenet.io.arrays import Array, as_numpy
-from refinenet.io.processes.child_process import pack_message, read_message, set_limit, unpack_message, write_message
+from refinenet.io.processes.child_process import (
+    ChildEndedError,
+    ChildProcess,
+    answer_messages,
+    open_replies,
+    pack_message,
+    read_message,
+    set_limit,
+    write_message,
+)
 
-_START = "import sys; sys.path[:] = {path!r}; from refinenet.deployment.server.model_processes import main; main()"
 _LOADING_SECONDS = 300.0
 _PAUSES = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds before each attempt to start a process again; the last one is repeated."""
@@ -31,7 +37,7 @@ _WARM_UP = (1, 64, 64)
 
 
 class ModelEndedError(RuntimeError):
-    """The process that ran the model crashed, or was ended because it took too long.
+    """The process that ran the model crashed, was ended because it took too long, or could not be started.
 
     Args:
         message: What happened.
@@ -46,7 +52,8 @@ class ModelEndedError(RuntimeError):
 class ModelProcesses:
     """A backend that runs another one in child processes. May be used from several threads.
 
-    A process that ends or takes too long fails the image that it has, and another one takes its place.
+    A process that ends or takes too long fails the image that it has, and another one takes its place. So it does if
+    another exception interrupts the exchange, as the rest of the reply would be taken for that of the next image.
 
     Args:
         backend: What each process runs, in its own memory.
@@ -63,6 +70,7 @@ class ModelProcesses:
         self._idle: queue.LifoQueue[_ModelProcess] = queue.LifoQueue()
         self._loaded: set[_ModelProcess] = set()
         self._lock, self._is_closing = threading.Lock(), threading.Event()
+        self._lost = threading.Semaphore(0)
 
     @property
     def device(self) -> str:
@@ -84,16 +92,21 @@ class ModelProcesses:
         """Start all processes, and wait until they have loaded the model.
 
         Raises:
-            ValueError: one of them cannot load it.
+            ValueError: one of them cannot be started, or cannot load it.
         """
-        with ThreadPoolExecutor(self._count) as threads:
-            try:
+        try:
+            # Threads for restarts are started now: when a process is lost, the system may be short of threads, too.
+            for _ in range(self._count):
+                threading.Thread(target=self._keep_open, name="refinenet-model-restart", daemon=True).start()
+            with ThreadPoolExecutor(self._count) as threads:
                 for _ in threads.map(lambda _: self._open(), range(self._count)):
                     pass
-            except ModelEndedError as error:
-                self.close()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, RuntimeError):  # `ModelEndedError`, or a thread that the system does not start
                 advice = "Is there enough memory for --model-processes?"
                 raise ValueError(f"The model cannot be loaded in a process of its own. {advice}") from error
+            raise
 
     def __call__(self, images: Array) -> Array:
         """Map images `(N, 3, H, W)` float32 in [0, 1] to maps `(N, C, h, w)` float32.
@@ -108,11 +121,11 @@ class ModelProcesses:
             raise ModelEndedError("No process that runs the model is free. Try again later.") from None
         try:
             maps = process.run(images, self._seconds)
-        except ModelEndedError:
-            self._replace(process)
-            raise
         except ValueError:
             self._idle.put(process)
+            raise
+        except BaseException:
+            self._replace(process)
             raise
         self._idle.put(process)
         return maps
@@ -128,15 +141,21 @@ class ModelProcesses:
     def _replace(self, process: _ModelProcess) -> None:
         with self._lock:
             self._loaded.discard(process)
+        self._lost.release()
+        process.end()
         self._observe_restart()
-        threading.Thread(target=self._open_again, name="refinenet-model-restart", daemon=True).start()
+
+    def _keep_open(self) -> None:
+        while not self._is_closing.is_set():
+            self._lost.acquire()
+            self._open_again()
 
     def _open_again(self) -> None:
         attempt = 0
         while not self._is_closing.wait(_PAUSES[min(attempt, len(_PAUSES) - 1)]):
             try:
                 self._open()
-            except ModelEndedError:
+            except (RuntimeError, MemoryError):  # `ModelEndedError`, or a thread that the system does not start
                 attempt += 1
             else:
                 return
@@ -144,6 +163,7 @@ class ModelProcesses:
     def close(self) -> None:
         """End all processes; those that compute end with an error."""
         self._is_closing.set()
+        self._lost.release(self._count)  # the threads for restarts end
         with self._lock:
             for process in self._loaded:
                 process.end()
@@ -160,72 +180,52 @@ class _ModelProcess:
     """
 
     def __init__(self, content: bytes) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _START.format(path=sys.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        weakref.finalize(self, self._process.kill)
-        self._ask(content, _LOADING_SECONDS)
+        with _endings_explained():
+            self._child = ChildProcess(__name__)
+            self._child.ask(content, seconds=_LOADING_SECONDS)
 
     @property
     def identifier(self) -> int:
-        return self._process.pid
+        return self._child.identifier
 
     def run(self, images: Array, seconds: float) -> Array:
         pixels = np.ascontiguousarray(as_numpy(images).transpose(0, 2, 3, 1))
-        facts, files = self._ask(pack_message({"shape": pixels.shape}, {"pixels": pixels.tobytes()}), seconds)
+        message = pack_message({"shape": pixels.shape}, {"pixels": pixels.tobytes()})
+        with _endings_explained():
+            facts, files = self._child.ask(message, seconds=seconds)
         if "failed" in facts:
             raise ValueError(facts["failed"])
         maps = np.frombuffer(files["maps"], np.float32).reshape(facts["shape"]).copy()  # writable
         return maps.transpose(0, 3, 1, 2)
 
-    def _ask(self, message: bytes, seconds: float) -> tuple[dict[str, Any], dict[str, bytes]]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        too_long = threading.Event()
-
-        def stop() -> None:
-            too_long.set()
-            self._process.kill()  # also one that was stopped by a signal
-
-        timer = threading.Timer(seconds, stop)
-        timer.start()
-        try:
-            write_message(self._process.stdin, message)
-            return unpack_message(read_message(self._process.stdout))
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-            self.end()
-            happened = f"took longer than {seconds:g} s" if too_long.is_set() else "has ended"
-            raise ModelEndedError(
-                f"The process that runs the model {happened}; another one takes its place. Try again.",
-                is_timeout=too_long.is_set(),
-            ) from error
-        finally:
-            timer.cancel()
-
     def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        self._child.end()
+
+
+@contextmanager
+def _endings_explained() -> Iterator[None]:
+    """Turn the error of a process that has ended into that of this module."""
+    try:
+        yield
+    except ChildEndedError as error:
+        message = f"The process that runs the model {error}; another one takes its place. Try again."
+        raise ModelEndedError(message, is_timeout=error.is_timeout) from error
 
 
 def main() -> None:
     """Read a backend from standard input, then images one after the other, and write their maps to standard output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the server, which finishes its requests
     set_limit("RLIMIT_CORE", 0)
-    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as replies:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # engines print there
+    with open_replies() as replies:
         backend: Backend = pickle.loads(read_message(sys.stdin.buffer))  # noqa: S301 - from the server's own pipe
         backend(np.zeros((_WARM_UP[0], 3, *_WARM_UP[1:]), np.float32))
-        write_message(replies, pack_message({}, {}))
-        while True:
-            try:
-                asked, files = unpack_message(read_message(sys.stdin.buffer))
-            except EOFError:
-                return
+
+        def answer(asked: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:
             pixels = np.frombuffer(files["pixels"], np.float32).reshape(asked["shape"]).copy()
-            write_message(replies, _answer(backend, pixels.transpose(0, 3, 1, 2)))
+            return _answer(backend, pixels.transpose(0, 3, 1, 2))
+
+        write_message(replies, pack_message({}, {}))
+        answer_messages(replies, answer)
 
 
 def _answer(backend: Backend, images: Array) -> bytes:

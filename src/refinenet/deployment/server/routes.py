@@ -151,10 +151,8 @@ def _bands(text: str | None) -> tuple[int, ...] | None:
 
 async def read_stream(request: Request) -> bytes:
     """Return the body of a request, whose size and time the gate has limited."""
-    content = bytearray()
-    async for part in request.stream():
-        content += part
-    return bytes(content)
+    # The gate has usually received the whole body, of which joining makes no copy.
+    return b"".join([part async for part in request.stream() if part])
 
 
 async def _read_body(request: Request) -> bytes:

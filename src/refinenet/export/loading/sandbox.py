@@ -6,7 +6,6 @@ A file that needs more, or crashes the engine, ends this process and not its par
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Mapping
 
@@ -15,7 +14,7 @@ import numpy as np
 from refinenet.export.loading.schema import Checked
 from refinenet.inference.backends.graph import OPENVINO_FILES, Engine, Graph, start_engine
 from refinenet.inference.backends.isolated import SIZE_FACTOR, SPARE_BYTES, load_engine
-from refinenet.io.processes.child_process import pack_message, set_limit, unpack_message, used_addresses
+from refinenet.io.processes.child_process import open_replies, pack_message, set_limit, unpack_message, used_addresses
 
 SECONDS = 120
 """CPU time of reading and trying a file."""
@@ -26,8 +25,7 @@ a gigabyte."""
 
 def main() -> None:
     """Read files from standard input; write the facts about them, or the reason of a refusal, to standard output."""
-    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answer:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # engines print to standard output, too
+    with open_replies() as answer:  # engines print to standard output, too
         asked, files = unpack_message(sys.stdin.buffer.read())
         engine: Engine = asked["engine"]
         _load_libraries(engine, is_onnx=len(files) == 1)

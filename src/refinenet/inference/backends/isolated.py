@@ -6,10 +6,9 @@ Nothing here needs PyTorch. On systems without memory limits (Windows, macOS) th
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import weakref
-from typing import IO, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +23,10 @@ from refinenet.inference.backends.graph import (
     start_engine,
 )
 from refinenet.io.processes.child_process import (
+    ChildEndedError,
+    ChildProcess,
+    answer_messages,
+    open_replies,
     pack_message,
     read_message,
     set_limit,
@@ -37,7 +40,6 @@ SPARE_BYTES = 1024**3
 """Memory that the process may take, in addition to a multiple of the file's size and of the number of pixels."""
 SIZE_FACTOR = 8
 PIXEL_BYTES = 16 * 1024
-_START = "import sys; sys.path[:] = {path!r}; from refinenet.inference.backends.isolated import main; main()"
 
 
 def load_engine(engine: Engine) -> None:
@@ -55,7 +57,7 @@ class IsolatedEngine:
         facts = {"engine": engine, "precision": precision, "threads": threads}
         self._message = pack_message(facts, graph.files)
         self._lock = ThreadLock()
-        self._process = self._start()
+        self._child = self._start()
 
     def __call__(self, images: Floats) -> Floats:
         """Map images `(N, 3, H, W)` float32 RGB in [0, 1] to logits `(N, K, h, w)` float32.
@@ -64,48 +66,37 @@ class IsolatedEngine:
             ValueError: The graph cannot run, or needs more memory than it may take.
         """
         with self._lock:
-            if self._process.poll() is not None:
-                self._process = self._start()
-            facts, files = self._ask(pack_message({"shape": images.shape}, {"images": images.tobytes()}))
+            if not self._child.is_ready:
+                self._child = self._start()
+            try:
+                facts, files = self._child.ask(pack_message({"shape": images.shape}, {"images": images.tobytes()}))
+            except ChildEndedError as error:
+                raise ValueError(_describe(error)) from error
         if "failed" in facts:
             raise ValueError(facts["failed"])
         return np.frombuffer(files["logits"], np.float32).reshape(facts["shape"]).copy()  # writable, as PyTorch asks
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _START.format(path=sys.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        weakref.finalize(self, self._process.kill)
+    def _start(self) -> ChildProcess:
         try:
-            facts, _ = self._ask(self._message)
-        except ValueError as error:
-            raise BackendError(str(error)) from error
+            child = ChildProcess(__name__)
+            facts, _ = child.ask(self._message)
+        except ChildEndedError as error:
+            raise BackendError(_describe(error)) from error
         if "failed" in facts:
             raise BackendError(facts["failed"])
-        return self._process
+        return child
 
-    def _ask(self, message: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            write_message(self._process.stdin, message)
-            return unpack_message(read_message(self._process.stdout))
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-            self._process.kill()
-            self._process.wait()
-            raise ValueError(
-                "the memory-limited process that runs it has ended. A graph whose memory use cannot be bounded may "
-                "use 1 GiB plus 16 KiB per pixel; use smaller images, or windows"
-            ) from error
+
+def _describe(error: ChildEndedError) -> str:
+    return (
+        f"the memory-limited process that runs it {error}. A graph whose memory use cannot be bounded may use 1 GiB "
+        "plus 16 KiB per pixel; use smaller images, or windows"
+    )
 
 
 def main() -> None:
     """Read a graph from standard input, then images one after the other, and write logits to standard output."""
-    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as replies:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # engines print there
+    with open_replies() as replies:
         facts, files = unpack_message(read_message(sys.stdin.buffer))
         load_engine(facts["engine"])
         taken, size = used_addresses(), sum(map(len, files.values()))
@@ -115,26 +106,28 @@ def main() -> None:
         try:
             run = start_engine(Graph(files), facts["engine"], facts["precision"], facts["threads"])
         except (ValueError, MemoryError) as error:
-            write_message(replies, pack_message({"failed": str(error) or "it needs too much memory"}, {}))
+            write_message(replies, _report(error))
             return
+
+        def answer(asked: Mapping[str, Any], content: Mapping[str, bytes]) -> bytes:
+            images = np.frombuffer(content["images"], np.float32).reshape(asked["shape"])
+            _limit_memory(taken, size, images[:, 0].size)
+            return _answer(run, images)
+
         write_message(replies, pack_message({}, {}))
-        _serve(run, replies, taken, size)
+        answer_messages(replies, answer)
 
 
-def _serve(run: Run, replies: IO[bytes], taken: int, size: int) -> None:
-    while True:
-        try:
-            asked, content = unpack_message(read_message(sys.stdin.buffer))
-        except EOFError:
-            return
-        images = np.frombuffer(content["images"], np.float32).reshape(asked["shape"])
-        _limit_memory(taken, size, images[:, 0].size)
-        try:
-            logits = np.ascontiguousarray(run(images), np.float32)
-            reply = pack_message({"shape": logits.shape}, {"logits": logits.tobytes()})
-        except (ValueError, MemoryError) as error:
-            reply = pack_message({"failed": str(error) or "it needs too much memory"}, {})
-        write_message(replies, reply)
+def _answer(run: Run, images: Floats) -> bytes:
+    try:
+        logits = np.ascontiguousarray(run(images), np.float32)
+        return pack_message({"shape": logits.shape}, {"logits": logits.tobytes()})
+    except (ValueError, MemoryError) as error:
+        return _report(error)
+
+
+def _report(error: ValueError | MemoryError) -> bytes:
+    return pack_message({"failed": str(error) or "it needs too much memory"}, {})
 
 
 def _limit_memory(taken: int, size: int, pixels: int) -> None:

@@ -6,13 +6,9 @@ program. On systems without memory limits (Windows, macOS) only crashes and time
 
 from __future__ import annotations
 
-import os
 import queue
 import signal
-import subprocess
-import sys
 import threading
-import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,12 +19,13 @@ from refinenet.io.images.codec import read_image
 from refinenet.io.images.image_files import TooLargeError, UnknownFormatError, find_size
 from refinenet.io.images.sample_values import Decoded, Note, Reading
 from refinenet.io.processes.child_process import (
+    ChildEndedError,
+    ChildProcess,
+    answer_messages,
+    open_replies,
     pack_message,
-    read_message,
     set_limit,
-    unpack_message,
     used_addresses,
-    write_message,
 )
 
 SPARE_BYTES = 768 * 2**20
@@ -37,14 +34,14 @@ PIXEL_BYTES = 64
 """Memory for each pixel that an image may have: several bands as float32, and Pillow's and our copies of them."""
 _HEADER_BYTES = 2**20
 _TIFF_MARKS = (b"II", b"MM")
-_START = "import sys; sys.path[:] = {path!r}; from refinenet.io.images.isolated_decoding import main; main({pixels})"
+_CLOSED = "The image was not decoded, because the processes that decode images were ended. Send it again later."
 _REFUSALS: Mapping[str, type[ValueError]] = {
     error.__name__: error for error in (TooLargeError, UnknownFormatError, ValueError)
 }
 
 
 class DecoderEndedError(RuntimeError):
-    """The process that decoded an image crashed, or was ended because it took too long.
+    """The process that decoded an image crashed, was ended because it took too long, or could not be started.
 
     Args:
         message: What happened.
@@ -70,14 +67,25 @@ class DecoderPool:
         self, count: int, *, max_pixels: int, seconds: float, observe_restart: Callable[[], object] = lambda: None
     ) -> None:
         self._seconds, self._observe_restart = seconds, observe_restart
+        self._decoders = tuple(_Decoder(max_pixels) for _ in range(count))
+        self._is_closing = threading.Event()
         self._idle: queue.LifoQueue[_Decoder] = queue.LifoQueue()
-        for _ in range(count):
-            self._idle.put(_Decoder(max_pixels))
+        for decoder in self._decoders:
+            self._idle.put(decoder)
 
     def start(self) -> None:
-        """Start all processes, without waiting for them, so that the first image finds them ready."""
-        for decoder in list(self._idle.queue):
-            decoder.start()
+        """Start all processes, without waiting for them, so that the first image finds them ready.
+
+        Raises:
+            ValueError: The system cannot start them.
+        """
+        try:
+            for decoder in list(self._idle.queue):
+                decoder.start()
+        except ChildEndedError as error:
+            self.close()
+            advice = "End other programs, or decode fewer images at a time"
+            raise ValueError(f"A process that decodes images {error}. {advice}.") from error
 
     def decode(self, content: bytes, reading: Reading) -> Decoded:
         """Decode the bytes of an image file as `images.read_image` does.
@@ -86,20 +94,45 @@ class DecoderPool:
             UnknownFormatError: It is not an image of a supported format.
             TooLargeError: It has too many pixels, or needs too much memory.
             ValueError: It cannot be read, and the message says why.
-            DecoderEndedError: The process crashed or took too long.
+            DecoderEndedError: The process crashed, took too long, cannot be started, or was ended by `close`.
         """
         decoder = self._idle.get()
         try:
-            if decoder.has_ended:
-                self._observe_restart()
-            decoder.start()
+            self._restart(decoder)
             return decoder.decode(content, reading, self._seconds)
+        except ChildEndedError as error:
+            raise DecoderEndedError(self._explain(error), is_timeout=error.is_timeout) from error
         finally:
             self._idle.put(decoder)
 
+    def _restart(self, decoder: _Decoder) -> None:
+        """Start the process of a decoder if it does not run.
+
+        Raises:
+            DecoderEndedError: The system cannot start it, or the pool is closed.
+        """
+        had_ended = decoder.has_ended
+        try:
+            decoder.start()
+        except ChildEndedError as error:
+            message = f"The process that decodes images {error}. Try again later."
+            raise DecoderEndedError(message, is_timeout=False) from error
+        if self._is_closing.is_set():  # also while this process was started, so that `close` has not ended it
+            decoder.end()
+            raise DecoderEndedError(_CLOSED, is_timeout=False)
+        if had_ended:
+            self._observe_restart()
+
+    def _explain(self, error: ChildEndedError) -> str:
+        if self._is_closing.is_set():
+            return _CLOSED
+        happened = str(error) if error.is_timeout else "ended the process that decoded it"
+        return f"The image {happened}. Save it again with another program."
+
     def close(self) -> None:
         """End all processes; those that decode end with an error."""
-        for decoder in list(self._idle.queue):
+        self._is_closing.set()
+        for decoder in self._decoders:
             decoder.end()
 
 
@@ -108,60 +141,29 @@ class _Decoder:
 
     def __init__(self, max_pixels: int) -> None:
         self._max_pixels = max_pixels
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: ChildProcess | None = None
 
     @property
     def has_ended(self) -> bool:
         """Whether there was a process that does not run any more."""
-        return self._process is not None and self._process.poll() is not None
+        return self._child is not None and not self._child.is_ready
 
     def start(self) -> None:
-        if self._process is None or self.has_ended:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _START.format(path=sys.path, pixels=self._max_pixels)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
-            weakref.finalize(self, self._process.kill)
+        if self._child is None or self.has_ended:
+            self._child = ChildProcess(__name__, self._max_pixels)
 
     def end(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        if self._child is not None:
+            self._child.end()
 
     def decode(self, content: bytes, reading: Reading, seconds: float) -> Decoded:
-        assert self._process is not None
-        too_long, process = threading.Event(), self._process
-
-        def stop() -> None:
-            # The process of this image: a timer that is late must not end the next one.
-            too_long.set()
-            process.kill()
-
-        # A timer works on all systems; only some can wait for a pipe with a time limit.
-        timer = threading.Timer(seconds, stop)
-        timer.start()
-        try:
-            facts, arrays = self._ask(pack_message({"reading": _to_dict(reading)}, {"image": content}))
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-            self.end()
-            happened = f"took longer than {seconds:g} s" if too_long.is_set() else "ended the process that decoded it"
-            raise DecoderEndedError(
-                f"The image {happened}. Save it again with another program.", is_timeout=too_long.is_set()
-            ) from error
-        finally:
-            timer.cancel()
+        assert self._child is not None
+        message = pack_message({"reading": _to_dict(reading)}, {"image": content})
+        largest = _HEADER_BYTES + self._max_pixels * PIXEL_BYTES
+        facts, arrays = self._child.ask(message, seconds=seconds, largest=largest)
         if "refused" in facts:
             raise _REFUSALS.get(facts["refused"], ValueError)(facts["reason"])
         return _unpack(facts, arrays)
-
-    def _ask(self, message: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        write_message(self._process.stdin, message)
-        return unpack_message(read_message(self._process.stdout, _HEADER_BYTES + self._max_pixels * PIXEL_BYTES))
 
 
 def _to_dict(reading: Reading) -> dict[str, Any]:
@@ -207,16 +209,14 @@ def main(max_pixels: int) -> None:
     set_limit("RLIMIT_CORE", 0)
     if taken:
         set_limit("RLIMIT_AS", taken + SPARE_BYTES + PIXEL_BYTES * max_pixels)
-    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as replies:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # decoders print to standard output
-        while True:
-            try:
-                asked, files = unpack_message(read_message(sys.stdin.buffer))
-            except EOFError:
-                return
-            # GDAL reads files, so the image is copied to a temporary one; nothing larger can be written.
-            set_limit("RLIMIT_FSIZE", len(files["image"]) + _HEADER_BYTES)
-            write_message(replies, _answer(files["image"], _from_dict(asked["reading"]), max_pixels))
+
+    def answer(asked: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:
+        # GDAL reads files, so the image is copied to a temporary one; nothing larger can be written.
+        set_limit("RLIMIT_FSIZE", len(files["image"]) + _HEADER_BYTES)
+        return _answer(files["image"], _from_dict(asked["reading"]), max_pixels)
+
+    with open_replies() as replies:
+        answer_messages(replies, answer)
 
 
 def _answer(content: bytes, reading: Reading, max_pixels: int) -> bytes:

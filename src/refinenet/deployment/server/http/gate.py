@@ -65,16 +65,21 @@ class Gate:
             await send(message)
 
         body = _Body()
+        bounded = self._bound(receive, body)
+        received: Receive | None = bounded
         try:
             self._check(scope, headers)
             if scope["method"] == "POST" and scope["path"].startswith(_COSTLY):
-                # Here rather than in the routes: under overload most requests are refused, and that must cost little.
+                # Here rather than in the routes: under overload most requests are refused, and under an attack most
+                # bodies never end, and both must cost little.
                 self._admit()
+                received = await _receive_whole(bounded, body)
         except Refusal as refusal:
             self._metrics.count_refusal(refusal.reason)
             await make_response(refusal, request_id)(scope, receive, send_counted)
         else:
-            await self._app(scope, self._bound(receive, body), send_counted)
+            if received is not None:
+                await self._app(scope, received, send_counted)
         finally:
             self._held -= body.size
             self._metrics.request_seconds.observe(time.perf_counter() - started)
@@ -153,3 +158,20 @@ class _Body:
 
     size: int = 0
     is_whole: bool = False
+
+
+async def _receive_whole(receive: Receive, body: _Body) -> Receive | None:
+    """Wait for the whole body; return a function that receives it at once, or None if the client has gone."""
+    content = bytearray()
+    while not body.is_whole:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        content += message.get("body", b"")
+    parts = [bytes(content)]
+    del content
+
+    async def replay() -> Message:
+        return {"type": "http.request", "body": parts.pop(), "more_body": False} if parts else await receive()
+
+    return replay
