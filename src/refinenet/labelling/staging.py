@@ -11,8 +11,8 @@ from refinenet.datasets.folder import of_ids
 from refinenet.datasets.formats.lookup import CLASSES_FILE
 from refinenet.io.files import write_atomically
 from refinenet.io.images.mask_files import read_mask
+from refinenet.labelling.dataset_change import NewSample
 from refinenet.labelling.dataset_growth import GrowingDataset
-from refinenet.labelling.installation import Placed
 from refinenet.labels import LabelMap, LabelSet
 
 
@@ -60,8 +60,8 @@ class Staging:
         if text:
             raise ValueError(f"Nothing was changed. {text.replace(str(self._folder), origin)}")
 
-    def load(self, stem: str, split: str | None) -> Placed:
+    def load(self, stem: str, split: str | None) -> NewSample:
         """Return the labels of an image, to be written to a split."""
         name = self._names[stem]
         labels = self._dataset.label_set.cast(read_mask(self._mask(name)))
-        return Placed(stem=stem, split=split, image=self._images[name], labels=labels)
+        return NewSample(stem=stem, split=split, image=self._images[name], labels=labels)

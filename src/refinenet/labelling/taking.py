@@ -26,6 +26,7 @@ import numpy as np
 from refinenet.datasets import group_stems
 from refinenet.datasets.formats import Renames, is_background, is_void
 from refinenet.io.console import print_note, progress_bar
+from refinenet.labelling.dataset_change import BEFORE, DatasetChange
 from refinenet.labelling.dataset_growth import VAL_SHARE, GrowingDataset, open_growing
 from refinenet.labelling.drafts import DraftSet, open_drafts, render
 from refinenet.labelling.errors.decisions import SUFFIX as DECISIONS
@@ -33,7 +34,6 @@ from refinenet.labelling.errors.decisions import read_decisions
 from refinenet.labelling.formats.base import ToolExport, translate
 from refinenet.labelling.formats.table import open_export
 from refinenet.labelling.image_matching import ImageMatcher, MatchedImage
-from refinenet.labelling.installation import BEFORE, Installation
 from refinenet.labelling.proposals import read_proposals
 from refinenet.labelling.renaming import Renaming, rename_classes
 from refinenet.labelling.staging import Staging
@@ -280,7 +280,7 @@ class _Taking:
         self._warn_of_no_drafts([one.name for one in results if one.has_no_draft], len(matched))
         if check:
             self._staged.check(str(self._export.path), progress=progress)
-        return self._install(results)
+        return self._write(results)
 
     def _warn_of_no_drafts(self, names: list[str], total: int) -> None:
         if names and self._drafts is not None:
@@ -354,11 +354,11 @@ class _Taking:
         withdrawn = proposals.all - proposals.find_touched(corrected)
         return proposals.withdraw(corrected, withdrawn), len(withdrawn)
 
-    def _install(self, results: list[TakenImage]) -> Taken:
+    def _write(self, results: list[TakenImage]) -> Taken:
         dataset = self._dataset
         splits, divided = self._choose_splits(results)
         homes = splits | {stem: split for split, stems in divided.items() for stem in stems}
-        installation = Installation(dataset, self._scratch / "prepared")
+        change = DatasetChange(dataset, self._scratch / "prepared")
         written = []
         for one in results:
             if one.action == "new" and dataset.has_splits and one.name not in splits:
@@ -366,16 +366,16 @@ class _Taking:
                 continue
             if one.action in ("new", "changed"):
                 split = splits.get(one.name) if one.action == "new" else one.split or None
-                installation.prepare(self._staged.load(one.name, split))
+                change.prepare(self._staged.load(one.name, split))
             written.append(replace(one, split=one.split or homes.get(one.name, "")))
-        installation.install()
+        change.write()
         new = [one for one in written if one.action == "new"]
         if dataset.layout is None and new:
-            installation.write_classes()
-        installation.extend_lists(splits)
-        installation.write_lists(divided)
-        installation.log(_describe_all(written, self._export))
-        copies = installation.copies if installation.copies.is_dir() else None
+            change.write_classes()
+        change.extend_lists(splits)
+        change.write_lists(divided)
+        change.log(_describe_all(written, self._export))
+        copies = change.copies if change.copies.is_dir() else None
         counts = {split: len(stems) for split, stems in divided.items()}
         if splits and dataset.keeps_deal:
             counts = Counter([*splits.values(), *(member.split for member in dataset.members.values())])

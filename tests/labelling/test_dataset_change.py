@@ -176,7 +176,7 @@ def test_nothing_is_changed_if_a_mask_is_no_png_file(tmp_path: Path, call_refine
     write_export(tmp_path / "export", north_1=mask(12), north_2=mask(12))
     found = call_refinenet("label", "take", "export", "--into", "mine")
     assert found.returncode == 1
-    assert "mine/masks/north_2.bmp is no PNG file" in found.stderr
+    assert "mine/masks/north_2.bmp is not a PNG file" in found.stderr
     assert "Nothing was changed." in " ".join(found.stderr.split())
     assert list_files(tmp_path / "mine") == before
 

@@ -28,7 +28,7 @@ _ELSEWHERE = "elsewhere"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Placed:
+class NewSample:
     """A sample to write into a dataset."""
 
     stem: str
@@ -47,7 +47,7 @@ class _Step:
     target: Path
 
 
-class Installation:
+class DatasetChange:
     """A change of a dataset: samples are prepared, then written; files to be replaced are copied before.
 
     Args:
@@ -63,18 +63,18 @@ class Installation:
         self.copies = folder / f"{max(numbers, default=0) + 1:04d}"
         """Where the copies of replaced files are."""
 
-    def prepare(self, sample: Placed) -> None:
-        """Encode the mask of a sample, to be written by `install`.
+    def prepare(self, sample: NewSample) -> None:
+        """Encode the mask of a sample, to be written by `write`.
 
         Raises:
-            ValueError: The mask cannot be written in the dataset's encoding, or the one there is no PNG file.
+            ValueError: The mask cannot be written in the dataset's encoding, or the one there is not a PNG file.
             OSError: The prepared mask cannot be written.
         """
         dataset = self._dataset
         mask = self._find_mask(sample)
         if mask.suffix.lower() != ".png":
             raise ValueError(
-                f"{mask} is no PNG file. Make a copy with PNG masks: refinenet data check {dataset.root} --fix COPY. "
+                f"{mask} is not a PNG file. Make a copy with PNG masks: refinenet data check {dataset.root} --fix COPY. "
                 "Nothing was changed."
             )
         try:
@@ -90,7 +90,7 @@ class Installation:
         prepared.write_bytes(content)
         self._steps.append(_Step(source=prepared, target=mask))
 
-    def _find_mask(self, sample: Placed) -> Path:
+    def _find_mask(self, sample: NewSample) -> Path:
         """Return the mask to write: that of the sample, one of its name that belonged to none, or a new one."""
         member = self._dataset.members.get(sample.stem)
         if member is None:
@@ -100,7 +100,7 @@ class Installation:
         assert found is not None
         return found
 
-    def install(self) -> None:
+    def write(self) -> None:
         """Write all that was prepared: the masks, and the images that are new.
 
         Raises:
