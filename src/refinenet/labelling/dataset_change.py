@@ -74,8 +74,8 @@ class DatasetChange:
         mask = self._find_mask(sample)
         if mask.suffix.lower() != ".png":
             raise ValueError(
-                f"{mask} is not a PNG file. Make a copy with PNG masks: refinenet data check {dataset.root} --fix COPY. "
-                "Nothing was changed."
+                f"{mask} is not a PNG file. Nothing was changed. Make a copy with PNG masks: refinenet data check "
+                f"{dataset.root} --fix COPY."
             )
         try:
             content = dataset.encode_mask(sample.labels)
