@@ -83,7 +83,7 @@ def test_impossible_depths_are_refused_unless_they_are_declared_missing(
 def test_another_size_than_the_images_is_refused_with_both(tmp_path: Path) -> None:
     root = _folder(tmp_path)
     path = _save(root / "depth" / "train" / "a.npy", np.ones((3, 2), np.float32))
-    message = f"{path}: the image has 3x2 pixels (width x height), its depth 2x3. They must be equal."
+    message = f"{path}: the image has 3x2 pixels (width x height), but its depth has 2x3. They must be equal."
     with pytest.raises(ValueError, match=re.escape(message)):
         _read(root)
 

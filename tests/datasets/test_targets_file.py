@@ -57,7 +57,7 @@ def test_invalid_entries_are_refused_with_what_is_allowed(tmp_path: Path, text: 
 def test_a_declared_folder_must_exist(tmp_path: Path) -> None:
     root = _folder(tmp_path)
     _declare(root, "depth: {scale: 1000}\n")
-    with pytest.raises(FileNotFoundError, match=r"targets\.yaml declares 'depth', and there is no folder depth beside"):
+    with pytest.raises(FileNotFoundError, match=r"targets\.yaml declares 'depth', but there is no folder depth beside"):
         open_dataset(root)("train")
 
 

@@ -225,7 +225,7 @@ def _refuse_two_meanings(name: str, root: str | os.PathLike[str] | None) -> None
         return
     raise ValueError(
         f"{name!r} is both a known dataset and a folder here. Write {Path(name).resolve()} for the folder, or {other}. "
-        "A run that was started with the name is resumed from another working folder."
+        "To resume a run that was started with this name, change to another working folder."
     )
 
 

@@ -59,15 +59,15 @@ def _find_holder(dataset: Dataset, output: OutputSpec) -> OutputSpec | None:
     names = " and ".join(spec.to_text() for spec in holders)
     if len(holders) > 1:
         raise ValueError(
-            f"{dataset.name} {dataset.split} has {', '.join(output.channels)} in {len(holders)} outputs, {names}: name "
-            f"the output like one of them instead of {output.name!r}."
+            f"{dataset.name} {dataset.split} has {', '.join(output.channels)} in {len(holders)} outputs, {names}: give "
+            f"the output one of these names instead of {output.name!r}."
         )
     units = dict(holders[0].quantities)
     if any(units[name] != unit for name, unit in output.quantities):
         fitting = replace(output, units=tuple(units[name] for name in output.channels))
         raise ValueError(
-            f"{dataset.name} {dataset.split} has other units than the output {output.to_text()}: it has {names}. Pass "
-            f"--outputs {quote(fitting.to_text())}, or correct the units in targets.yaml."
+            f"{dataset.name} {dataset.split} has different units from the output {output.to_text()}: it has {names}. "
+            f"Pass --outputs {quote(fitting.to_text())}, or correct the units in targets.yaml."
         )
     return holders[0]
 

@@ -67,7 +67,7 @@ def read_encodings(path: Path, folders: Collection[str], elsewhere: Collection[s
         )
     absent = [name for name in values if name not in folders and name not in elsewhere]
     if absent:
-        raise FileNotFoundError(f"{path} declares {absent[0]!r}, and there is no folder {absent[0]} beside the images.")
+        raise FileNotFoundError(f"{path} declares {absent[0]!r}, but there is no folder {absent[0]} beside the images.")
     parsers = {"depth": _parse_depth, "normals": _parse_normals, "values": _parse_values}
     # Quantities without names cannot be an output, so a folder of other values is left alone unless it is declared.
     wanted = [name for name in folders if name in values or name in ("depth", "normals")]
