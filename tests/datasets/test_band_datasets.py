@@ -84,7 +84,7 @@ def test_faults_of_the_files_are_named(tmp_path: Path) -> None:
     for text, message in (
         ("nir: [nir]\nlidar: [nir]\n", "each band needs its own name"),
         ("nir: [NIR]\n", "letters a-z"),
-        ("[red]\n", "maps folders to lists"),
+        ("[red]\n", "must map folders to lists"),
         ("nir: {a: b}\n", "list of bands"),
     ):
         (root / "bands.yaml").write_text(text)

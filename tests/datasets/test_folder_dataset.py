@@ -280,7 +280,10 @@ def test_files_without_partner_are_named(tmp_path: Path) -> None:
         ("names: [a]\nnames: [b]", "the key 'names' occurs twice"),
         ("names: {0: a, 0: b}", "the key 0 occurs twice"),
         ("names: [a]\ncolours: red", "'colours' must be a list, not 'red'"),
-        ("names: [a]\ncolours: [red]", r"'colours': a colour must be \[red, green, blue\], each from 0 to 255, not 'red'"),
+        (
+            "names: [a]\ncolours: [red]",
+            r"'colours': a colour must be \[red, green, blue\], each from 0 to 255, not 'red'",
+        ),
         ("names: [a]\ncolours: [[0, 0, 256]]", r"not \[0, 0, 256\]"),
         ("names: [a]\ncolours: [[0, 0]]", r"not \[0, 0\]"),
         ("names: [a, b]\ncolours: [[0, 0, 0]]", "2 names and 1 colours"),

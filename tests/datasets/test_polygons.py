@@ -68,7 +68,7 @@ def test_polygons_of_any_form_cover_exactly_the_pixels_of_pycocotools(points: li
     ([1, 1, 2, 2], "4 numbers"),
     ([1, 1, 2, 2, 3, 1, 4], "7 numbers"),
     ([], "0 numbers"),
-    ("1,1,2,2,3,3", "is a list"),
+    ("1,1,2,2,3,3", "must be a list"),
     ([1, 1, 2, "2", 3, 1], "'2' among"),
     ([1, 1, 2, True, 3, 1], "'True' among"),
     ([1, 1, 2, None, 3, 1], "'None' among"),
