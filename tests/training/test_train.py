@@ -193,7 +193,7 @@ def test_another_seed_makes_another_network_and_a_model_needs_none() -> None:
     assert not torch.equal(ours["classifier.weight"], other["classifier.weight"])
     with pytest.raises(ValueError, match="pass model or seed, not both"):
         RefineNet(model="camvid", seed=7)
-    with pytest.raises(ValueError, match=r"seed is a whole number from 0 to 2\^63 - 1, not -1"):
+    with pytest.raises(ValueError, match=r"seed must be a whole number from 0 to 2\^63 - 1, not -1"):
         RefineNet(encoder="test_resnet", seed=-1)
 
 

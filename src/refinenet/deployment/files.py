@@ -279,8 +279,8 @@ class _Steps:
             raise ValueError(f"{item.source}: its bands are chosen by bands.yaml: leave bands (--bands) out.")
         if self.options.windows is not None or _requires_windows(item):
             raise ValueError(
-                f"{item.source}: an image whose bands are in several files is not segmented in windows, as for TIFF "
-                "results: stack its bands in one file, or write another type."
+                f"{item.source}: an image whose bands are in several files cannot be segmented in windows, which TIFF "
+                "results need: stack its bands in one file, or write another type of result."
             )
         return open_band_reader(dataset, reading.model_bands)(name)
 

@@ -128,7 +128,7 @@ def _read_certificate(path: Path, card: ModelCard) -> bytes:
         ValueError: It is not, or no certificate at all.
     """
     if path.stat().st_size > _MAX_CERTIFICATE:
-        raise ValueError(f"{path} has more than {_MAX_CERTIFICATE:,} bytes: it is no certificate.")
+        raise ValueError(f"{path} has more than {_MAX_CERTIFICATE:,} bytes: it is not a certificate.")
     content = path.read_bytes()
     try:
         weights = json.loads(content)["model"]["weights_sha256"]
@@ -136,7 +136,7 @@ def _read_certificate(path: Path, card: ModelCard) -> bytes:
         raise ValueError(f"{path} is not a certificate that `refinenet export` wrote.") from error
     if weights != card.weights_sha256:
         raise ValueError(
-            f"{path} certifies the export of other weights ({weights}) than these ({card.weights_sha256}). Export this "
-            "model again."
+            f"{path} certifies the export of different weights ({weights}), not of these ({card.weights_sha256}). "
+            "Export this model again."
         )
     return content

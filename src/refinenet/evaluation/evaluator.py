@@ -325,8 +325,8 @@ def _check_labels(path: Path, labels: LabelMap, sample: Sample, dataset: Dataset
     if labels.shape != sample.labels.shape:
         height, width = sample.labels.shape
         raise ValueError(
-            f"{path} has {labels.shape[1]}x{labels.shape[0]} pixels (width x height), the image {width}x{height}. "
-            "Both must have the same size: upsample the logits before taking the argmax."
+            f"{path} has {labels.shape[1]}x{labels.shape[0]} pixels (width x height), but the image has "
+            f"{width}x{height}. Both must have the same size: upsample the logits before taking the argmax."
         )
     classes, void = len(dataset.label_set), dataset.label_set.ignore_index
     invalid = (labels >= classes) & (labels != void)

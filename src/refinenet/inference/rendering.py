@@ -47,8 +47,8 @@ def check_kind(kind: Kind, outputs: Sequence[OutputSpec]) -> OutputKind:
         raise ValueError(f"kind must be one of {', '.join(OUTPUT_KINDS)}, not {kind!r}.")
     if not OUTPUT_KINDS[key].shows_values and class_output(outputs) is None:
         raise ValueError(
-            f"The network predicts no classes, so {kind} cannot be written; {', '.join(kinds_of(outputs))} can. "
-            f"Of the network, {describe_outputs(outputs)}."
+            f"The network predicts no classes ({describe_outputs(outputs)}), so {kind} cannot be written; "
+            f"{', '.join(kinds_of(outputs))} can."
         )
     return OUTPUT_KINDS[key]
 
@@ -263,8 +263,8 @@ def _refuse_several_units(limits: tuple[float, float], renderers: Iterable[Rende
         named = " and ".join(f"{kind} ({unit or 'no unit'})" for kind, unit in dict.fromkeys(drawn))
         low, high = limits
         raise ValueError(
-            f"limits (--limits) {low:g},{high:g} would be those of {named}, whose units differ: leave them out, or "
-            "write each in a call of its own."
+            f"limits (--limits) {low:g},{high:g} would apply to {named}, whose units differ: leave them out, or "
+            "write each in a separate call."
         )
 
 

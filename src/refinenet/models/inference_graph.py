@@ -264,8 +264,8 @@ def _check_names(outputs: Sequence[OutputSpec], names: Sequence[str]) -> None:
     taken = next((name for name in values if name in (INPUT, LABELS, LOGITS, MAPS) or names.count(name) > 1), None)
     if taken is not None:
         raise ValueError(
-            f"An output named {taken!r} cannot be exported, since graphs have another input or output of this name. "
-            "Train it under another one."
+            f"An output named {taken!r} cannot be exported, because graphs have another input or output of this "
+            "name. Train it under another name."
         )
 
 

@@ -115,7 +115,9 @@ class _Entry:
 
     def refuse(self, key: str, allowed: str) -> ValueError:
         """Return the error for a value that is not allowed."""
-        return ValueError(f"{self.path}: {key!r} of {self.name!r} is {allowed}, not {shorten(self.values.get(key))}.")
+        return ValueError(
+            f"{self.path}: {key!r} of {self.name!r} must be {allowed}, not {shorten(self.values.get(key))}."
+        )
 
     def number(self, key: str, *, is_scale: bool = False) -> float | None:
         """Return a number, or None if it is not given."""

@@ -56,7 +56,7 @@ class DropBounds:
         if not 0 <= self.max_drop <= 1:
             raise ValueError(f"max_drop must be from 0 to 1 (0.005 is half a percentage point), not {self.max_drop!r}.")
         if not 0 <= self.max_rise < math.inf:
-            raise ValueError(f"max_rise must be a number from 0 (0.05 is a twentieth), not {self.max_rise!r}.")
+            raise ValueError(f"max_rise must be a number of at least 0 (0.05 is a twentieth), not {self.max_rise!r}.")
 
     def allow(self, before: Scores, after: Scores) -> bool:
         """Return whether the losses are within the bounds."""

@@ -120,7 +120,7 @@ def find_subject(kind: Kind, outputs: Sequence[OutputSpec], options: RenderOptio
     row = OUTPUT_KINDS[split_kind(kind)[0]]
     fitting = [spec for spec in outputs if spec.kind == row.of]
     if not fitting:
-        raise ValueError(f"{kind} shows an output of {row.of}, and the network has none: {describe_outputs(outputs)}.")
+        raise ValueError(f"{kind} shows an output of {row.of}, but the network has none: {describe_outputs(outputs)}.")
     spec, channels = _find_place(kind, fitting)
     subject = Subject(
         spec=spec,

@@ -200,14 +200,14 @@ def _check_all(results: list[Any], place: str) -> Iterator[_Result]:
             if kind in ("choices", "textarea", "rating"):
                 continue
             if kind not in _FILL:
-                raise ValueError(f"{place} has a result of type {kind}, which is none of {', '.join(_FILL)}.")
+                raise ValueError(f"{place} has a result of type {kind}, which is not one of {', '.join(_FILL)}.")
             yield _Result(_take_label(value, kind, place), _take_size(result, place), kind, value)
 
 
 def _take_label(value: Mapping[str, Any], kind: str, place: str) -> str:
     labels = value.get(kind)
     if not isinstance(labels, list) or len(labels) != 1 or not isinstance(labels[0], str):
-        raise ValueError(f"{place} has a shape with the labels {str(labels)[:60]}: each needs one.")
+        raise ValueError(f"{place} has a shape with the labels {str(labels)[:60]}: each shape needs one.")
     return labels[0]
 
 
@@ -240,7 +240,7 @@ def _fill_brush(value: Mapping[str, Any], size: tuple[int, int]) -> npt.NDArray[
 def _fill_polygon(value: Mapping[str, Any], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     points = value.get("points")
     if not isinstance(points, list) or not all(isinstance(point, list) and len(point) == 2 for point in points):
-        raise ValueError("its points are no list of [x, y] in percent.")
+        raise ValueError("its points are not a list of [x, y] in percent.")
     pixels = [float(share) * side / 100 for point in points for share, side in zip(point, size[::-1], strict=True)]
     return fill_outline(to_outline(pixels, size), size)
 

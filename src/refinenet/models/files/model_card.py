@@ -107,7 +107,8 @@ class ModelCard:
             raise ValueError("a network of named bands has a range for each of them, and no value range")
         if len(self.label_set) != self.architecture.num_classes:
             raise ValueError(
-                f"the label set names {len(self.label_set)} classes, the network has {self.architecture.num_classes}"
+                f"the label set names {len(self.label_set)} classes, but the network has "
+                f"{self.architecture.num_classes}"
             )
 
 

@@ -134,7 +134,7 @@ def load(path: Path) -> tuple[Network, ModelCard]:
     actual = digest(tensors)
     if actual != card.weights_sha256:
         raise ValueError(
-            f"{path} is damaged: its weights have the SHA-256 {actual}, its header says {card.weights_sha256}. "
+            f"{path} is damaged: its weights have the SHA-256 {actual}, but its header says {card.weights_sha256}. "
             "Copy or download it again."
         )
     # A published network consists of its weights alone, so it needs no initialisation; timm's may hold other tables.
