@@ -241,7 +241,7 @@ def _holds_dataset(folder: Path) -> bool:
 def check_dataset(
     dataset: str, root: str | os.PathLike[str] | None = None, classes: str | None = None, split: str | None = None
 ) -> None:
-    """Refuse a dataset that is plainly not there, by names and folders alone: before a model is loaded for it.
+    """Refuse a dataset that clearly does not exist, from names and folders alone, before a model is loaded for it.
 
     Args:
         dataset: A name, a folder or a YAML file; see `open_dataset`.

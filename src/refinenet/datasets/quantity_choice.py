@@ -14,14 +14,14 @@ from refinenet.outputs import OutputSpec
 def with_quantities(dataset: Dataset, outputs: Iterable[OutputSpec]) -> Dataset:
     """Return the dataset with a target for each output whose quantities are among those of a target.
 
-    Outputs that have a target of their own name and quantities, or whose quantities nothing holds, change nothing.
+    Outputs that have a target with the same name and quantities, or whose quantities no target has, change nothing.
 
     Args:
         dataset: A dataset whose targets are not chosen yet.
         outputs: Those of a network.
 
     Raises:
-        ValueError: Quantities of an output have other units, or several targets hold them.
+        ValueError: Quantities of an output have different units, or several targets have them.
     """
     specs, readers = _by_name(dataset.target_specs), dict(dataset.target_readers)
     files = dict(dataset.target_files)

@@ -109,7 +109,7 @@ def split_stems(
 
 
 def write_lists(root: Path, splits: Mapping[str, Sequence[str]]) -> None:
-    """Write the list of each split into a folder, train.txt last, so that an interruption leaves no half of a split.
+    """Write the list of each split into a folder, train.txt last, so that an interruption never leaves half a split.
 
     Raises:
         OSError: A list cannot be written.

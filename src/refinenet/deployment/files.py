@@ -89,7 +89,7 @@ def segment_files(
 
 
 def check_work(work: JobList, card: ModelCard, rendering: RenderOptions, *, overwrite: bool) -> None:
-    """Refuse, by the card of a model, what `segment_files` would refuse only once the model is loaded.
+    """Refuse early, from the card of a model alone, what `segment_files` would refuse only later.
 
     Args:
         work: As for `segment_files`.

@@ -68,7 +68,7 @@ class SharedModel(SegmentationModel):
             licence: Identifier such as "cc-by-nc-4.0"; by default the licence text of the model file. It must be at
                 least as strict as that licence, and as the terms of the published dataset that the model was trained
                 on.
-            example: Image for the example picture, by default a drawn street (none for models of other bands).
+            example: Image for the example picture, by default a synthetic street (none for models of other bands).
             certificate: Certificate of an export of the same weights.
             private: Whether a new repository is private.
             message: Message of the commit.

@@ -196,7 +196,7 @@ def validate(
         targets: Accumulators of the dataset's targets, from `accumulate_targets`, which are filled.
         progress: Whether to show a progress bar.
         processes: Processes that share the images; all get the same scores, equal to those of a single process.
-        after_image: Called after each image, equally often in all processes; it may stop the pass by an exception.
+        after_image: Called after each image, equally often in all processes; it may raise an exception to stop.
 
     Raises:
         ValueError: an image or mask cannot be used; the message names the file.

@@ -165,7 +165,7 @@ class Segmentation:
             hide: Names of classes not to draw.
 
         Returns:
-            `(H, W, 3)` uint8 in `channel_order`; with a legend it is higher.
+            `(H, W, 3)` uint8 in `channel_order`; with a legend it is taller.
 
         Raises:
             ValueError: a value is out of range, or a name is not one of the classes.

@@ -89,7 +89,7 @@ def take_classes(
 
     Raises:
         ValueError: The number of classes is fixed, and differs from that of the dataset; or the network predicts
-            classes alone, and the dataset has none.
+            only classes, and the dataset has none.
     """
     ours, theirs = card.label_set, dataset.label_set
     if not ours.names or (not theirs.names and len(network.architecture.outputs) > 1):

@@ -111,5 +111,5 @@ class WorkQueue:
             self._pending -= 1
 
     def close(self) -> None:
-        """Take nothing more, without waiting for what runs."""
+        """Accept no more functions, without waiting for those that run."""
         self._executor.shutdown(wait=False, cancel_futures=True)

@@ -66,7 +66,7 @@ class DropBounds:
         )
 
     def describe(self, before: Scores, after: Scores) -> str:
-        """Return in words that nothing meets the bounds, with the scores of a model all in int8."""
+        """Return a message that nothing meets the bounds, with the scores of a model entirely in int8."""
         missed = []
         if before.miou is not None and after.miou is not None:
             missed.append(f"{self.max_drop:g} of the float mIoU, {before.miou:.4f}: all in int8 gives {after.miou:.4f}")

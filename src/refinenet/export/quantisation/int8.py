@@ -340,7 +340,7 @@ class Int8:
 
     @property
     def count(self) -> int:
-        """Number of calibration images that there are."""
+        """Number of available calibration images."""
         return min(self.images, len(self.calibration))
 
     def _read(self) -> Iterator[Image]:

@@ -49,7 +49,7 @@ def choose_int8(
     *,
     progress: bool = True,
 ) -> Int8 | RecordedInt8:
-    """Return how an export is quantised: with a dataset anew, without one as the model file says.
+    """Return how to quantise an export: anew if there is a dataset, otherwise as the model file says.
 
     Args:
         network: The network to export.
@@ -69,7 +69,7 @@ def choose_int8(
 
 
 def record_int8(network: Network, int8: Int8) -> Int8Record:
-    """Quantise a network, and return what it takes to do so again without images.
+    """Quantise a network, and return what is needed to do so again without images.
 
     Args:
         network: The network, on any device; it is not changed.

@@ -72,7 +72,7 @@ class Signatures:
 
 
 def check_network(record: Int8Record, weights_sha256: str) -> None:
-    """Refuse a record of other weights.
+    """Refuse a record of different weights.
 
     Args:
         record: The record.

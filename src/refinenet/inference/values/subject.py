@@ -158,8 +158,8 @@ def describe_outputs(outputs: Sequence[OutputSpec]) -> str:
 def usual_kind(outputs: Sequence[OutputSpec]) -> Kind | None:
     """Return the kind that is written for a network without classes if nothing is chosen: a picture.
 
-    It shows the first output, of several quantities the first. None for networks with classes, and for outputs without
-    such a kind.
+    It shows the first output, and of several quantities the first one. None for networks with classes, and for outputs
+    without such a kind.
     """
     if class_output(outputs) is not None:
         return None

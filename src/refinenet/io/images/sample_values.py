@@ -43,7 +43,7 @@ class ImageWarning(UserWarning):
     """A note on how an image was read, as a warning; it can be pickled.
 
     Args:
-        note: Its text is the message; its kind tells which warnings of a run say the same.
+        note: Its text is the message; its kind identifies warnings of a run that say the same.
     """
 
     def __init__(self, note: Note) -> None:
@@ -56,7 +56,7 @@ class ImageWarning(UserWarning):
 
 @contextmanager
 def first_of_each_kind() -> Iterator[None]:
-    """Show only the first `ImageWarning` of each kind for as long as the context lasts; other warnings as ever."""
+    """Show only the first `ImageWarning` of each kind as long as the context lasts; other warnings as usual."""
     seen: set[str] = set()
     show = warnings.showwarning
 

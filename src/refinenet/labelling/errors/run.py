@@ -125,7 +125,7 @@ def find_label_errors(
     Args:
         dataset: As for `datasets.open_dataset`.
         output: Folder for the results, created if missing.
-        models: Model files or run folders, instead of folds; an image is checked by those that did not see it.
+        models: Model files or run folders, instead of folds; an image is checked by those not trained on it.
         folds: Cross-validation, instead of models.
         root: Folder of a named dataset.
         splits: Splits to check; by default all that have labels.

@@ -58,7 +58,7 @@ class QuantisedMap:
     """A feature map that is rounded to 256 values.
 
     Raises:
-        ValueError: A range is empty or not finite, or a signature is none.
+        ValueError: A range is empty or not finite, or a signature is not valid.
     """
 
     node: str

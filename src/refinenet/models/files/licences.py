@@ -54,7 +54,7 @@ def find_restrictions(licence: str) -> frozenset[Restriction]:
 
 
 def choose_licence(asked: str | None, stated: str, origins: Iterable[str] = ()) -> str:
-    """Return the licence to share a model under: an identifier in `KNOWN`, or the words of its file.
+    """Return the licence to share a model under: an identifier in `KNOWN`, or the licence text of its file.
 
     Args:
         asked: An identifier, or None for what the model file states.

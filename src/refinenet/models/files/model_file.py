@@ -155,7 +155,7 @@ def read_dtype(model: str | os.PathLike[str]) -> Literal["float32", "float16"]:
     """Return the type in which a model file, or a bundled model by its name, stores the kernels.
 
     Raises:
-        ValueError: It is no safetensors file.
+        ValueError: It is not a safetensors file.
         OSError: It cannot be read.
     """
     name = os.fspath(model)
