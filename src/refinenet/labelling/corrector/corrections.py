@@ -183,7 +183,7 @@ def _read_png(content: bytes, size: tuple[int, int]) -> LabelMap:
     if found != size:
         raise _wrong_size(_MASK, found, size)
     if is_changed(content):
-        raise ValueError(f"{_MASK} was damaged on its way. Send it again.")
+        raise ValueError(f"{_MASK} was damaged in transit. Send it again.")
     picture = read_picture(io.BytesIO(content), _MASK)
     if picture.format != "PNG":
         raise ValueError(f"{_MASK} is a {picture.format} file: send the ids as PNG.")

@@ -215,7 +215,10 @@ def _take_size(result: Mapping[str, Any], place: str) -> tuple[int, int]:
     size = result.get("original_height"), result.get("original_width")
     height, width = size
     if type(height) is not int or type(width) is not int or not 0 < height * width <= MAX_PIXELS or height < 0:
-        raise ValueError(f"{place} has a shape of an image of {width}x{height} pixels (width x height).")
+        raise ValueError(
+            f"{place} has a shape of an image of {width}x{height} pixels (width x height): 1 to {MAX_PIXELS:,} pixels "
+            "are allowed."
+        )
     return height, width
 
 

@@ -102,7 +102,7 @@ def read_supervisely(root: Path) -> ToolExport:
         _name(root, path): path for path in sorted(root.glob("**/ann/*.json")) if has_suffix(path.stem, IMAGE_SUFFIXES)
     }
     if not files:
-        raise FileNotFoundError(f"{root} has no annotations, DATASET/ann/IMAGE.jpg.json.")
+        raise FileNotFoundError(f"{root} has no annotations (DATASET/ann/IMAGE.jpg.json).")
     labels: dict[str, None] = {}
     for path in files.values():
         labels |= dict.fromkeys(str(one.get("classTitle")) for one in _read_objects(path)[0] if isinstance(one, dict))
