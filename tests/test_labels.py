@@ -65,11 +65,11 @@ def test_a_set_comes_back_from_json() -> None:
     [
         ({"colour": 1}, "exactly the keys"),
         ({"names": None}, "exactly the keys"),
-        ({"names": "road"}, "are lists"),
-        ({"colours": {"road": [0, 0, 0]}}, "are lists"),
+        ({"names": "road"}, "must be lists"),
+        ({"colours": {"road": [0, 0, 0]}}, "must be lists"),
         ({"colours": [3, 4]}, "list of three numbers"),
         ({"colours": [[0, 0, 0], [0, 0, "1"]]}, "colour of class 1"),
-        ({"ignore_index": 254}, "is 255, not 254"),
+        ({"ignore_index": 254}, "must be 255, not 254"),
     ],
 )
 def test_other_values_are_refused(change: dict[str, Any], pattern: str) -> None:

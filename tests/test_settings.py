@@ -114,9 +114,11 @@ def test_settings_are_frozen_and_read_from_mappings_with_lists() -> None:
 
 
 def test_unknown_names_are_rejected_with_the_nearest_known_one() -> None:
-    with pytest.raises(ValueError, match=r"^Unknown view settings: blurr, x\. Did you mean blur\? Known are blur, "):
+    with pytest.raises(
+        ValueError, match=r"^Unknown view settings: blurr, x\. Did you mean blur\? Known settings are blur, "
+    ):
         ViewConfig.from_dict({"x": 1, "blurr": 1})
-    with pytest.raises(ValueError, match=r"^Unknown settings: x\. Known are flip, size\.$"):
+    with pytest.raises(ValueError, match=r"^Unknown settings: x\. Known settings are flip, size\.$"):
         CropConfig.from_dict({"x": 1})
 
 

@@ -49,7 +49,7 @@ class LabelSet:
 
     def __post_init__(self) -> None:
         if not isinstance(self.names, tuple) or not isinstance(self.colours, tuple):
-            raise ValueError("The names and colours of a label set are tuples.")
+            raise ValueError("The names and colours of a label set must be tuples.")
         problems = [*_name_problems(self.names), *_colour_problems(self.colours, len(self.names))]
         if problems:
             raise ValueError("This label set cannot be used: " + "; ".join(problems) + ".")
@@ -101,18 +101,18 @@ class LabelSet:
         """
         allowed = {"names", "colours", "ignore_index"}
         if not isinstance(values, Mapping) or set(values) != allowed:
-            raise ValueError(f"A label set has exactly the keys {sorted(allowed)}, this one is {shorten(values)}.")
+            raise ValueError(f"A label set must have exactly the keys {sorted(allowed)}, unlike {shorten(values)}.")
         names, colours = values["names"], values["colours"]
         if not isinstance(names, list) or not isinstance(colours, list):
-            raise ValueError("A label set's 'names' and 'colours' are lists.")
+            raise ValueError("A label set's 'names' and 'colours' must be lists.")
         if not all(isinstance(colour, list) for colour in colours):
-            raise ValueError("Each colour of a label set is a list of three numbers.")
+            raise ValueError("Each colour of a label set must be a list of three numbers.")
         if not names and values == NO_CLASSES.to_dict():
             return NO_CLASSES
         label_set = cls(names=tuple(names), colours=tuple(tuple(colour) for colour in colours))
         if values["ignore_index"] != label_set.ignore_index:
             raise ValueError(
-                f"The ignore index of a set of {len(names)} classes is {label_set.ignore_index}, "
+                f"The ignore index of a set of {len(names)} classes must be {label_set.ignore_index}, "
                 f"not {shorten(values['ignore_index'])}."
             )
         return label_set
@@ -121,7 +121,7 @@ class LabelSet:
     def numbered(cls, count: int) -> LabelSet:
         """Return a set of placeholder names, "class 0", "class 1", ..., in VOC colours."""
         if not 1 <= count <= MAX_CLASSES:
-            raise ValueError(f"A label set has 1 to {MAX_CLASSES} classes, not {count}.")
+            raise ValueError(f"A label set must have 1 to {MAX_CLASSES} classes, not {count}.")
         return cls(names=tuple(f"class {k}" for k in range(count)), colours=voc_colours(count))
 
     def is_numbered(self) -> bool:

@@ -107,9 +107,11 @@ class OutputSpec:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"The kind of an output is one of {', '.join(KINDS)}, not {self.kind!r}.")
+            raise ValueError(f"The kind of an output must be one of {', '.join(KINDS)}, not {self.kind!r}.")
         if not _is_name(self.name):
-            raise ValueError(f"The name of an output has 1 to 40 letters a-z, digits and _, not {self.name!r}.")
+            raise ValueError(
+                f"The name of an output must have 1 to 40 letters a-z, digits and _, unlike {self.name!r}."
+            )
         if self.info.names_quantities:
             self._check_quantities()
         elif self.channels or self.units:
@@ -145,7 +147,7 @@ class OutputSpec:
             return
         if self.likelihood not in LIKELIHOODS:
             raise ValueError(
-                f"The likelihood of an output is one of {', '.join(LIKELIHOODS)}, as in depth~laplace, not "
+                f"The likelihood of an output must be one of {', '.join(LIKELIHOODS)}, as in depth~laplace, not "
                 f"{self.likelihood!r}."
             )
         if not self.info.is_scaled:
@@ -155,21 +157,24 @@ class OutputSpec:
         names = self.channels
         if not 1 <= len(names) <= MAX_CHANNELS or len(set(names)) < len(names):
             raise ValueError(
-                f"The output {self.name!r} ({self.kind}) names 1 to {MAX_CHANNELS} different quantities, such as "
+                f"The output {self.name!r} ({self.kind}) must name 1 to {MAX_CHANNELS} different quantities, such as "
                 f"{self.name}={self.kind}[height:m], not {list(names)!r}."
             )
         for name in names:
             if not _is_name(name):
-                raise ValueError(f"The name of a quantity has 1 to 40 letters a-z, digits and _, not {name!r}.")
+                raise ValueError(
+                    f"The name of a quantity must have 1 to 40 letters a-z, digits and _, unlike {name!r}."
+                )
         if not self.units:
             object.__setattr__(self, "units", ("",) * len(names))
         if len(self.units) != len(names):
-            raise ValueError(f"The output {self.name!r} has {len(names)} quantities and {len(self.units)} units.")
+            raise ValueError(f"The output {self.name!r} has {len(names)} quantities, but {len(self.units)} units.")
         for unit in self.units:
             is_text = isinstance(unit, str) and len(unit) <= MAX_UNIT_LENGTH and unit.isprintable()
             if not is_text or unit != unit.strip() or any(mark in unit for mark in "[],"):
                 raise ValueError(
-                    f"A unit has up to {MAX_UNIT_LENGTH} printable characters, no brackets or commas, not {unit!r}."
+                    f"A unit must have up to {MAX_UNIT_LENGTH} printable characters, without brackets or commas, "
+                    f"unlike {unit!r}."
                 )
 
     def _check_range(self) -> None:
@@ -177,7 +182,7 @@ class OutputSpec:
             object.__setattr__(self, "range", DEFAULT_RANGE)
         low, high = self.range or DEFAULT_RANGE
         if not (is_within(low, 0, math.inf) and is_within(high, 0, math.inf) and low < high):
-            raise ValueError(f"A range is two numbers of metres, 0 <= low < high, not {low!r} and {high!r}.")
+            raise ValueError(f"A range must be two numbers of metres, 0 <= low < high, not {low!r} and {high!r}.")
 
     def to_text(self) -> str:
         """Return the specification as a text for `read_outputs`."""
@@ -210,16 +215,17 @@ class OutputSpec:
         known = {"name", "kind", "channels", "units", "range", "likelihood"}
         if not isinstance(values, Mapping) or not {"name", "kind"} <= set(values) <= known:
             raise ValueError(
-                f"An output has a name and a kind, perhaps channels, units, a range and a likelihood, not {values!r}."
+                "An output must have a name and a kind, and may have channels, units, a range and a likelihood, "
+                f"unlike {values!r}."
             )
         given: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }
         for key in ("channels", "units", "range"):
             if not isinstance(given.get(key, ()), tuple):
-                raise ValueError(f"The {key} of an output are a list, not {values[key]!r}.")
+                raise ValueError(f"The {key} of an output must be a list, not {values[key]!r}.")
         if len(given.get("range", (0, 1))) != 2:
-            raise ValueError(f"The range of an output is two numbers, not {values['range']!r}.")
+            raise ValueError(f"The range of an output must be two numbers, not {values['range']!r}.")
         return cls(**given)
 
 
@@ -242,12 +248,12 @@ def read_outputs(outputs: str | Iterable[str | OutputSpec | Mapping[str, Any]]) 
     parts = _split(outputs) if isinstance(outputs, str) else outputs
     specs = tuple(map(_read_output, parts))
     if not specs:
-        raise ValueError("A network has at least one output, such as classes.")
+        raise ValueError("A network needs at least one output, such as classes.")
     names = [spec.name for spec in specs]
     if len(set(names)) < len(names):
-        raise ValueError(f"Each output has a name of its own, not {', '.join(names)}: write NAME=KIND.")
+        raise ValueError(f"Each output needs its own name, but the names are {', '.join(names)}: write NAME=KIND.")
     if sum(spec.kind == CLASS_KIND for spec in specs) > 1:
-        raise ValueError("A network has one output of classes.")
+        raise ValueError("A network can have only one output of classes.")
     return specs
 
 
@@ -283,7 +289,7 @@ def _read_number(text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise ValueError(f"A range is two numbers, such as depth:0.5:80, not {text!r}.") from error
+        raise ValueError(f"A range must be two numbers, such as depth:0.5:80, not {text!r}.") from error
 
 
 def class_output(outputs: Sequence[OutputSpec]) -> OutputSpec | None:

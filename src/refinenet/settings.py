@@ -132,7 +132,7 @@ class Settings:
         known = sorted(field.name for field in fields(cls))
         unknown = sorted(set(values) - set(known))
         if unknown:
-            rest = f"`{cls._listing}` lists them all." if cls._listing else f"Known are {', '.join(known)}."
+            rest = f"`{cls._listing}` lists them all." if cls._listing else f"Known settings are {', '.join(known)}."
             raise ValueError(f"Unknown {cls._title}: {', '.join(unknown)}.{hint_at(unknown, known)} {rest}")
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 

@@ -28,7 +28,7 @@ def request(model: Path, video: Path | str, output: Path, announced: list[int]) 
 @pytest.mark.parametrize(
     ("outputs", "bands", "options", "words"),
     [
-        ("classes", "red,green,blue,nir", {}, "Videos have RGB frames, and the model takes 4 bands"),
+        ("classes", "red,green,blue,nir", {}, "Videos have RGB frames, but the model takes 4 bands"),
         ("depth", None, {"scale": 5.0}, r"scale \(--scale\) has no effect on depth_colour"),
     ],
 )

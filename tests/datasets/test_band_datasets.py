@@ -56,7 +56,7 @@ def test_joined_datasets_read_the_bands_in_the_files_of_each(tmp_path: Path) -> 
     np.testing.assert_allclose(val[0].image.shape, (32, 40, 5))
     plain, _ = open_training_datasets(folders[::2])
     assert plain[1].image.dtype == np.uint8
-    with pytest.raises(ValueError, match=r"several \+ other joins datasets with a bands\.yaml each"):
+    with pytest.raises(ValueError, match=r"several \+ other joins datasets that each have a bands\.yaml"):
         with_bands(plain, MODEL)
 
 
@@ -67,9 +67,9 @@ def test_ranges_of_files_and_of_the_model(tmp_path: Path) -> None:
     dataset = open_dataset(root)("train")
     found = with_bands(dataset, read_bands("nir:0:4095"))[0].image[..., 0]
     np.testing.assert_allclose(found, draw_scene(1)[0][..., 3] / 8190, atol=1e-6)
-    with pytest.raises(ValueError, match=r"make it with the band nir:0\.0:8190\.0"):
+    with pytest.raises(ValueError, match=r"create the model with the band nir:0\.0:8190\.0"):
         with_bands(dataset, read_bands("nir"))
-    with pytest.raises(ValueError, match="range of its own"):
+    with pytest.raises(ValueError, match="its own range"):
         read_for_model(dataset, (0, 4095), MODEL)
 
 
@@ -82,9 +82,9 @@ def test_faults_of_the_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="lidar has no file for the image 01"):
         with_bands(open_dataset(root)("train"), MODEL)[0]
     for text, message in (
-        ("nir: [nir]\nlidar: [nir]\n", "name of its own"),
+        ("nir: [nir]\nlidar: [nir]\n", "each band needs its own name"),
         ("nir: [NIR]\n", "letters a-z"),
-        ("[red]\n", "maps folders to lists"),
+        ("[red]\n", "must map folders to lists"),
         ("nir: {a: b}\n", "list of bands"),
     ):
         (root / "bands.yaml").write_text(text)

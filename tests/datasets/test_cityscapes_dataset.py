@@ -66,7 +66,7 @@ def test_cityscapes_depth_is_baseline_times_focal_length_by_disparity(tmp_path: 
         dataset[1]
     camera = tmp_path / "camera" / "val" / "frankfurt" / f"{frame}_camera.json"
     camera.write_text('{"extrinsic": {"baseline": 0}, "intrinsic": {"fx": 2}}')
-    with pytest.raises(ValueError, match=r"camera\.json: the baseline and the focal length are above 0, not 0\.0"):
+    with pytest.raises(ValueError, match=r"camera\.json: the baseline and the focal length must be above 0, not 0\.0"):
         dataset[0]
     camera.write_text("[]")
     with pytest.raises(ValueError, match=r"camera\.json is damaged or not a camera file"):

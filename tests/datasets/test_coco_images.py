@@ -99,7 +99,7 @@ def test_a_single_image_that_is_there_is_not_called_all(tmp_path: Path) -> None:
     draw(tmp_path, NAMES[:1])
     found = find_all(tmp_path)
     assert found["listed-image-missing"].count == 9
-    assert "has one image, which is kept for val" in found["split-refused"].meaning
+    assert "has only one image, which is used for validation" in found["split-refused"].meaning
 
 
 def test_images_without_an_entry_are_warned_of(tmp_path: Path) -> None:

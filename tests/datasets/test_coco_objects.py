@@ -68,7 +68,7 @@ def test_classes_yaml_decides(tmp_path: Path, wanted: str) -> None:
     (root / "classes.yaml").write_text(f"crowds: {wanted}\n")
     assert (read(root)[:, 20:23] == 255).all() == (wanted == "void")
     (root / "classes.yaml").write_text("crowds: some\n")
-    with pytest.raises(ValueError, match=r"'crowds' is auto, labels or void, not 'some'"):
+    with pytest.raises(ValueError, match=r"'crowds' must be auto, labels or void, not 'some'"):
         read(root)
 
 

@@ -147,7 +147,7 @@ def test_a_short_video_leaves_an_image_to_each_split(tmp_path: Path) -> None:
 def test_lists_are_never_overwritten_unasked(tmp_path: Path) -> None:
     root = make(tmp_path, clips(2, 2, 2))
     (root / "val.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"has the lists val\.txt already: pass replace"):
+    with pytest.raises(FileExistsError, match=r"already has the lists val\.txt: pass replace"):
         split_folder(root)
     assert (root / "val.txt").read_text() == "mine"
     assert not (root / "train.txt").exists()

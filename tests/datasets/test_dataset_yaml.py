@@ -48,13 +48,13 @@ def test_a_classes_file_in_a_folder_may_name_the_folders(tmp_path: Path) -> None
         ("names: [a", ValueError, "expected ',' or ']'"),
         ("names: !!bool x", ValueError, "'x'"),
         ("names: " + "[" * 5_000, ValueError, "recursion"),
-        ("path: &a [&b [*a, *a, *a], *b, *b, *b]", ValueError, "'path' is a folder, not "),
-        ("path: 3", ValueError, "'path' is a folder, not 3"),
-        ("path: nowhere", FileNotFoundError, "'path' is nowhere, and there is no folder"),
-        ("train: images/train", ValueError, r"'train' is \{images: FOLDER, masks: FOLDER\}, not 'images/train'"),
-        ("train: {images: x}", ValueError, "'train' is"),
-        ("train: {images: x, masks: 3}", ValueError, "'train' is"),
-        ("val: {images: ., masks: y}", FileNotFoundError, "'masks' of 'val' is y, and there is no folder"),
+        ("path: &a [&b [*a, *a, *a], *b, *b, *b]", ValueError, "'path' must be a folder, not "),
+        ("path: 3", ValueError, "'path' must be a folder, not 3"),
+        ("path: nowhere", FileNotFoundError, "'path' is nowhere, but there is no folder"),
+        ("train: images/train", ValueError, r"'train' must be \{images: FOLDER, masks: FOLDER\}, not 'images/train'"),
+        ("train: {images: x}", ValueError, "'train' must be"),
+        ("train: {images: x, masks: 3}", ValueError, "'train' must be"),
+        ("val: {images: ., masks: y}", FileNotFoundError, "'masks' of 'val' is y, but there is no folder"),
     ],
 )
 def test_errors_in_a_yaml_file_are_named(text: str, error: type[Exception], pattern: str, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_names_may_stand_behind_their_ids(tmp_path: Path) -> None:
     assert open_split(tmp_path, "train").label_set.names == ("a", "b", "c")
     for names in ("{1: a, 2: b}", "{}", "{x: a}", "{true: b, 0: a}"):
         path.write_text(f"names: {names}")
-        with pytest.raises(ValueError, match=r"'names' is a list, or has the keys 0 to \d"):
+        with pytest.raises(ValueError, match=r"'names' must be a list, or have the keys 0 to \d"):
             open_split(tmp_path, "train")
 
 

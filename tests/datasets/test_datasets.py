@@ -187,7 +187,7 @@ def test_accents_pair_however_they_are_spelt_and_hidden_files_are_passed_over(tm
 def test_a_mask_of_another_size_is_named_with_both_sizes(tmp_path: Path) -> None:
     write_pairs("camvid", tmp_path, "train", {"a": [[0, 1]]})
     mask = save(tmp_path / "trainannot" / "a.png", np.zeros((3, 4), np.uint8))
-    with pytest.raises(ValueError, match=rf"{mask}: the image has 2x1 pixels .* mask 4x3"):
+    with pytest.raises(ValueError, match=rf"{mask}: the image has 2x1 pixels .* mask has 4x3"):
         open_dataset("camvid", tmp_path)("train")[0]
 
 

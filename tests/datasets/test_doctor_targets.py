@@ -207,10 +207,10 @@ def test_faults_that_all_depths_share_are_found(tmp_path: Path, name: str) -> No
 @pytest.mark.parametrize(
     ("signs", "has_depth", "kind", "words"),
     [
-        ((1, -1, 1), True, "normals-frame", "Opposite are: y, as the depth shows."),
+        ((1, -1, 1), True, "normals-frame", "These axes point the other way: y, as the depth shows."),
         ((1, -1, -1), True, "normals-frame", "\nflip: [y, z]\n"),
         ((-1, 1, 1), True, "normals-frame", "\nflip: [x]\n"),
-        ((1, -1, -1), False, "normals-frame", "Opposite are: z, and perhaps y."),
+        ((1, -1, -1), False, "normals-frame", "These axes point the other way: z, and perhaps y."),
         ((1, -1, 1), False, "normals-upside-down", "flip: [y]"),
     ],
 )

@@ -151,7 +151,7 @@ def test_tables_are_named_as_not_read(tmp_path: Path) -> None:
     (root / "values/train/all.csv").write_text("image,height\ns0,3\n")
     found = check(root)
     assert found["target-kind-unread"].examples == ("values/train/all.csv",)
-    assert "tables (.csv) are no maps" in found["target-kind-unread"].meaning
+    assert "tables (.csv) are not maps" in found["target-kind-unread"].meaning
 
 
 def test_channels_before_height_and_width_are_recognised(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_without_splits_every_fifth_is_for_validation(tmp_path: Path) -> None:
 def test_a_single_image_cannot_be_split(tmp_path: Path) -> None:
     root = make(tmp_path / "mine", {"a": [[0]]}, "names: [a]")
     assert len(only(root)) == 1
-    with pytest.raises(ValueError, match=r"has one image.* two or more"):
+    with pytest.raises(ValueError, match=r"has only one image.* two or more"):
         open_training_datasets(root)
 
 
@@ -247,7 +247,7 @@ def test_void_of_another_id_width_is_named_and_not_wrapped(tmp_path: Path) -> No
 def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
     root = make(tmp_path / "mine", {"a": [[0, 1]]}, "names: [a, b]")
     save_mask(root / "masks" / "a.png", [[0], [1]])
-    with pytest.raises(ValueError, match=r"masks/a\.png: the image has 2x1 .* its mask 1x2"):
+    with pytest.raises(ValueError, match=r"masks/a\.png: the image has 2x1 .* its mask has 1x2"):
         only(root)[0]
 
 
@@ -269,38 +269,41 @@ def test_files_without_partner_are_named(tmp_path: Path) -> None:
         ("- a\n- b", "needs the key 'names'"),
         ("colours: [[0, 0, 0]]", r"needs the key 'names' .* it has \['colours'\]"),
         ("names: [a]\ncolors: [[0, 0, 0]]", r"it has \['colors', 'names'\]"),
-        ("names: {1: a}", r"'names' is a list, or has the keys 0 to 0, each once; it has \[1\]"),
+        ("names: {1: a}", r"'names' must be a list, or have the keys 0 to 0, each once; it has \[1\]"),
         ("names: []", "it has 0 classes"),
         ("names: [a, a]", "'a' is used more than once"),
         ("names: [a, '']", "name of class 1"),
-        ("names: [~]", "'names': a class name is text, not None: put it in quotes"),
-        ("names: [a, [b]]", r"'names': a class name is text, not \['b'\]"),
-        ("names: [!!float 1]", "'names': a class name is text, not 1.0"),
+        ("names: [~]", "'names': a class name must be text, not None: put it in quotes"),
+        ("names: [a, [b]]", r"'names': a class name must be text, not \['b'\]"),
+        ("names: [!!float 1]", "'names': a class name must be text, not 1.0"),
         ("names: [!!int 010]", "'010' is not a decimal integer"),
         ("names: [a]\nnames: [b]", "the key 'names' occurs twice"),
         ("names: {0: a, 0: b}", "the key 0 occurs twice"),
-        ("names: [a]\ncolours: red", "'colours' is a list, not 'red'"),
-        ("names: [a]\ncolours: [red]", r"'colours': a colour is \[red, green, blue\], each from 0 to 255, not 'red'"),
+        ("names: [a]\ncolours: red", "'colours' must be a list, not 'red'"),
+        (
+            "names: [a]\ncolours: [red]",
+            r"'colours': a colour must be \[red, green, blue\], each from 0 to 255, not 'red'",
+        ),
         ("names: [a]\ncolours: [[0, 0, 256]]", r"not \[0, 0, 256\]"),
         ("names: [a]\ncolours: [[0, 0]]", r"not \[0, 0\]"),
         ("names: [a, b]\ncolours: [[0, 0, 0]]", "2 names and 1 colours"),
-        ("names: [a]\nmasks: colors", "'masks' is ids or colours, not 'colors'"),
+        ("names: [a]\nmasks: colors", "'masks' must be ids or colours, not 'colors'"),
         ("names: [a]\nmasks: colours", "need the key 'colours'"),
         ("names: [a, b]\ncolours: [[0, 0, 0], [0, 0, 0]]\nmasks: colours", "different colour for each class"),
-        ("names: [a]\ncolours: [[0, 0, 0]]\nmasks: colours\nignore: [255]", "'ignore': a colour is .* not 255"),
-        ("names: [a]\nignore: 255", "'ignore' is a list, not 255"),
+        ("names: [a]\ncolours: [[0, 0, 0]]\nmasks: colours\nignore: [255]", "'ignore': a colour must be .* not 255"),
+        ("names: [a]\nignore: 255", "'ignore' must be a list, not 255"),
         ("names: [a]\nignore: [-1]", r"whole numbers from 0 to 65535, not \[-1\]"),
         ("names: [a]\nignore: [true]", "whole numbers"),
         ("names: [a, b]\nignore: [1]", "the id 1 is in 'ignore' and is also the class 'b'"),
         ("names: [a, b]\nvalues: [0, 9]\nignore: [9]", "the id 9 is in 'ignore' and is also the class 'b'"),
-        ("names: [a, b]\nvalues: [0]", "an id for each of the 2 names, it has 1"),
+        ("names: [a, b]\nvalues: [0]", "an id for each of the 2 names, but has 1"),
         ("names: [a, b]\nvalues: [4, 4]", "the id 4 occurs twice in 'values'"),
-        ("names: [a]\nvalues: [65536]", r"'values' lists ids, whole numbers from 0 to 65535, not \[65536\]"),
-        ("names: [a]\nvalues: [010]", r"'values' lists ids, whole numbers from 0 to 65535, not \['010'\]"),
-        ("names: [a]\nignore: [1:30]", r"'ignore' lists ids, whole numbers from 0 to 65535, not \['1:30'\]"),
+        ("names: [a]\nvalues: [65536]", r"'values' must list ids, whole numbers from 0 to 65535, not \[65536\]"),
+        ("names: [a]\nvalues: [010]", r"'values' must list ids, whole numbers from 0 to 65535, not \['010'\]"),
+        ("names: [a]\nignore: [1:30]", r"'ignore' must list ids, whole numbers from 0 to 65535, not \['1:30'\]"),
         ("names: [a]\ncolours: [[010, 1_0, 0]]", r"'colours': a colour .* not \['010', '1_0', 0\]"),
-        ("names: {010: a}", r"'names' is a list, or has the keys 0 to 0, each once; it has \['010'\]"),
-        ("names: [a]\nvalues: 7", "'values' is a list, not 7"),
+        ("names: {010: a}", r"'names' must be a list, or have the keys 0 to 0, each once; it has \['010'\]"),
+        ("names: [a]\nvalues: 7", "'values' must be a list, not 7"),
         ("names: [a]\ncolours: [[0, 0, 0]]\nmasks: colours\nvalues: [0]", "masks painted in colours have none"),
         (
             "names: [a]\ncolours: [[1, 2, 3]]\nmasks: colours\nignore: [[1, 2, 3]]",

@@ -68,7 +68,7 @@ def test_polygons_of_any_form_cover_exactly_the_pixels_of_pycocotools(points: li
     ([1, 1, 2, 2], "4 numbers"),
     ([1, 1, 2, 2, 3, 1, 4], "7 numbers"),
     ([], "0 numbers"),
-    ("1,1,2,2,3,3", "is a list"),
+    ("1,1,2,2,3,3", "must be a list"),
     ([1, 1, 2, "2", 3, 1], "'2' among"),
     ([1, 1, 2, True, 3, 1], "'True' among"),
     ([1, 1, 2, None, 3, 1], "'None' among"),
@@ -116,9 +116,9 @@ def test_run_lengths_of_any_kind_are_read_as_pycocotools_compresses_them(counts:
 
 
 @pytest.mark.parametrize(("counts", "message"), [
-    ([2, 3], "sum up to 5 pixels, but its size is 2 rows of 3"),
-    ([2, 3, 2], "sum up to 7"),
-    ([10**30], "sum up to 10000"),
+    ([2, 3], "add up to 5 pixels, but its size is 2 rows of 3"),
+    ([2, 3, 2], "add up to 7"),
+    ([10**30], "add up to 10000"),
     ([8, -2], "negative number -2"),
     ([2.5, 4], "neither a list"),
     ([True, 5], "neither a list"),
@@ -128,7 +128,7 @@ def test_run_lengths_of_any_kind_are_read_as_pycocotools_compresses_them(counts:
     ("0\u0444", "an unexpected"),
     ("o" * 40, "an unexpected"),
     ("o", "cut off"),
-    ("05", "sum up to 5"),
+    ("05", "add up to 5"),
 ])  # fmt: skip
 def test_damaged_run_lengths_are_refused(counts: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):

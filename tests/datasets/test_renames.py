@@ -114,9 +114,9 @@ def test_a_label_that_does_not_exist_is_an_error(write_export: Callable[[Path], 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("rename: [person]", r"'rename' maps labels to new names, such as {person: pedestrian}, not \['person'\]"),
-        ("rename: {person: }", "'rename' maps labels to new names"),
-        ("rename: {background: road}", "'background' cannot be renamed, as it also means pixels that nobody labelled"),
+        ("rename: [person]", r"'rename' must map labels to new names, such as {person: pedestrian}, not \['person'\]"),
+        ("rename: {person: }", "'rename' must map labels to new names"),
+        ("rename: {background: road}", "'background' cannot be renamed, because it also stands for unlabelled pixels"),
         (
             "names: [background, person, rider, car, sky]\nrename: {person: Pedestrian}",
             "is for labels that an annotation tool wrote .*: write the new names into 'names'",

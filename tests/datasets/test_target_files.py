@@ -83,7 +83,7 @@ def test_impossible_depths_are_refused_unless_they_are_declared_missing(
 def test_another_size_than_the_images_is_refused_with_both(tmp_path: Path) -> None:
     root = _folder(tmp_path)
     path = _save(root / "depth" / "train" / "a.npy", np.ones((3, 2), np.float32))
-    message = f"{path}: the image has 3x2 pixels (width x height), its depth 2x3. They must be equal."
+    message = f"{path}: the image has 3x2 pixels (width x height), but its depth has 2x3. They must be equal."
     with pytest.raises(ValueError, match=re.escape(message)):
         _read(root)
 
@@ -181,7 +181,7 @@ def test_a_missing_value_of_normals_is_that_of_all_channels(tmp_path: Path) -> N
     stored[1, 0] = 0
     _save(root / "normals" / "train" / "a.png", stored)
     _declare(root, "normals: {encoding: rgb}\n")
-    with pytest.raises(ValueError, match=r"row 1, column 0 a normal of length 1\.73 \(1 pixels.*`missing: 0`"):
+    with pytest.raises(ValueError, match=r"a normal of length 1\.73 at row 1, column 0 \(1 pixels.*`missing: 0`"):
         _read(root, "normals")
     _declare(root, "normals: {encoding: rgb, missing: 0}\n")
     found = _read(root, "normals")
@@ -224,7 +224,7 @@ def test_values_have_one_channel_for_each_quantity(tmp_path: Path) -> None:
     root = _folder(tmp_path)
     _save(root / "values" / "train" / "a.npy", DEPTH)
     _declare(root, "values: {quantities: [{name: height}, {name: moisture}]}\n")
-    with pytest.raises(ValueError, match=r"a\.npy has 1 channels, and values has 2: height, moisture"):
+    with pytest.raises(ValueError, match=r"a\.npy has 1 channels, but values has 2: height, moisture"):
         _read(root, "values")
 
 

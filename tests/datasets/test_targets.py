@@ -203,7 +203,7 @@ def test_quantities_in_other_units_and_in_several_places_are_refused_with_what_t
     root = _folder_of_values(tmp_path / "more")
     _declare(root, (root / "targets.yaml").read_text().replace("soil", "earth"))
     joined = join([first, open_dataset(root)("train")])
-    with pytest.raises(ValueError, match=r"height in 2 outputs, soil=.* and earth=.*: name the output like one of"):
+    with pytest.raises(ValueError, match=r"height in 2 outputs, soil=.* and earth=.*: give the output one of"):
         with_quantities(joined, read_outputs("height=regression[height:m]"))
     assert with_quantities(joined, read_outputs("earth=regression[height:m]")).target_specs[1].channels == ("height",)
 

@@ -25,21 +25,21 @@ from refinenet.datasets.folder.targets_file import read_encodings, write_encodin
             "keys depth, normals, values and names (a-z, 0-9, _) of other folders beside the images; it has",
         ),
         ("../deep: {}", "of other folders beside the images; it has ['../deep']"),
-        ("Height: {}", "'Height': The name of an output has 1 to 40 letters a-z, digits and _, not 'Height'"),
+        ("Height: {}", "'Height': The name of an output must have 1 to 40 letters a-z, digits and _, unlike 'Height'"),
         ("height: m", "'height' may have the keys unit, scale, missing, optional; it has 'm'"),
-        ("height: {unit: '[m]'}", "'height': A unit has up to 40 printable characters"),
+        ("height: {unit: '[m]'}", "'height': A unit must have up to 40 printable characters"),
         ("- depth", "it may have the keys depth, normals, values"),
         ("depth: 1000", "'depth' may have the keys scale, missing, range, optional; it has 1000"),
         ("depth: {unit: mm}", "'depth' may have the keys scale, missing, range, optional; it has ['unit']"),
-        ("depth: {scale: mm}", "'scale' of 'depth' is a number above 0: the stored value of one unit, not 'mm'"),
-        ("depth: {scale: 0}", "'scale' of 'depth' is a number above 0: the stored value of one unit, not 0"),
-        ("depth: {missing: none}", "'missing' of 'depth' is a number, not 'none'"),
-        ("depth: {range: 80}", "'range' of 'depth' is two numbers of metres, such as [0.5, 80], not 80"),
-        ("depth: {range: [80, 0.5]}", "A range is two numbers of metres, 0 <= low < high, not 80.0 and 0.5"),
-        ("normals: {encoding: bgr}", "'encoding' of 'normals' is rgb or xyz, not 'bgr'"),
-        ("normals: {flip: z}", "'flip' of 'normals' is a list of axes to negate, such as [y, z], not 'z'"),
-        ("values: {}", "'quantities' of 'values' is a list, such as [{name: height, unit: m}], not None"),
-        ("values: {quantities: [{unit: m}]}", "'values': The name of a quantity has 1 to 40 letters"),
+        ("depth: {scale: mm}", "'scale' of 'depth' must be a number above 0: the stored value of one unit, not 'mm'"),
+        ("depth: {scale: 0}", "'scale' of 'depth' must be a number above 0: the stored value of one unit, not 0"),
+        ("depth: {missing: none}", "'missing' of 'depth' must be a number, not 'none'"),
+        ("depth: {range: 80}", "'range' of 'depth' must be two numbers of metres, such as [0.5, 80], not 80"),
+        ("depth: {range: [80, 0.5]}", "A range must be two numbers of metres, 0 <= low < high, not 80.0 and 0.5"),
+        ("normals: {encoding: bgr}", "'encoding' of 'normals' must be rgb or xyz, not 'bgr'"),
+        ("normals: {flip: z}", "'flip' of 'normals' must be a list of axes to negate, such as [y, z], not 'z'"),
+        ("values: {}", "'quantities' of 'values' must be a list, such as [{name: height, unit: m}], not None"),
+        ("values: {quantities: [{unit: m}]}", "'values': The name of a quantity must have 1 to 40 letters"),
         ("values: {quantities: [{name: a, limit: 1}]}", "'values, quantity 1' may have the keys name, unit, scale"),
         ("values: {name: depth, quantities: [{name: a}]}", "two outputs have the same name: depth, normals, depth"),
     ],
@@ -57,7 +57,7 @@ def test_invalid_entries_are_refused_with_what_is_allowed(tmp_path: Path, text: 
 def test_a_declared_folder_must_exist(tmp_path: Path) -> None:
     root = _folder(tmp_path)
     _declare(root, "depth: {scale: 1000}\n")
-    with pytest.raises(FileNotFoundError, match=r"targets\.yaml declares 'depth', and there is no folder depth beside"):
+    with pytest.raises(FileNotFoundError, match=r"targets\.yaml declares 'depth', but there is no folder depth beside"):
         open_dataset(root)("train")
 
 
@@ -69,7 +69,7 @@ def test_an_image_may_lack_a_file_if_that_is_declared(tmp_path: Path) -> None:
     assert _read(root).shape == (1, 2, 3)
     assert _equal(_read(root, index=1), np.ones((1, 2, 3)))
     _declare(root, "depth: {optional: perhaps}\n")
-    with pytest.raises(ValueError, match="'optional' of 'depth' is true or false, not 'perhaps'"):
+    with pytest.raises(ValueError, match="'optional' of 'depth' must be true or false, not 'perhaps'"):
         open_dataset(root)("train")
 
 

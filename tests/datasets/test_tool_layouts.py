@@ -131,8 +131,8 @@ def test_images_and_masks_in_one_folder_that_is_no_split(folder: str, tmp_path: 
 @pytest.mark.parametrize(
     ("text", "pattern"),
     [
-        ("", "its first line is 'Pixel Value, Class'"),
-        ("0, background\n", "its first line is 'Pixel Value, Class'"),
+        ("", "its first line must be 'Pixel Value, Class'"),
+        ("0, background\n", "its first line must be 'Pixel Value, Class'"),
         ("Pixel Value, Class\n0, a, b\n", "not '0, a, b'"),
         ("Pixel Value, Class\nzero, a\n", "not 'zero, a'"),
         ("Pixel Value, Class\n-1, a\n", "not '-1, a'"),

@@ -265,7 +265,7 @@ def test_damaged_masks_are_refused_and_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"{path.name}: the mask has the id 21"):
         dataset[0]
     write_gtcls(path, np.zeros((40, 32)))
-    with pytest.raises(ValueError, match=r"40x32 pixels .* its mask 32x40"):
+    with pytest.raises(ValueError, match=r"40x32 pixels .* its mask has 32x40"):
         dataset[0]
 
 

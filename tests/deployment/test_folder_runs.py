@@ -161,7 +161,7 @@ def test_results_in_a_folder_may_have_another_suffix(call_refinenet: CommandLine
         assert (image.format, image.size) == ("JPEG", SIZE[::-1])
     for arguments, message in (
         (("deploy", "in", "-o", "new", "--suffix", ".jpg", "--kind", "labels"), "JPEG would change labels"),
-        (("deploy", "in", "-o", "new", "--suffix", "jpg"), "A suffix begins with a dot"),
+        (("deploy", "in", "-o", "new", "--suffix", "jpg"), "A suffix must begin with a dot"),
         (("deploy", "in/a.jpg", "-o", "new.png", "--suffix", ".png"), "name the file instead"),
         (("deploy", "in", "-o", "new.tif"), "name the folder and the suffix (--suffix .tif)"),
     ):

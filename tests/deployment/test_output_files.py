@@ -224,7 +224,7 @@ def test_colours_have_a_bar_and_share_their_limits(
 
 def test_limits_are_those_of_one_unit(model: RefineNet, street: npt.NDArray[np.uint8], tmp_path: Path) -> None:
     images, kinds = _save(street, tmp_path), ["values_colour:height", "values_colour:moisture", "labels"]
-    words = r"limits \(--limits\) 0,80 would be those of values_colour:height \(m\) and values_colour:moisture \(%\), "
+    words = r"limits \(--limits\) 0,80 would apply to values_colour:height \(m\) and values_colour:moisture \(%\), "
     with pytest.raises(ValueError, match=words + "whose units differ: leave them out, or write each"):
         model.deploy_files(images, tmp_path / "out", kinds, limits=(0, 80), progress=False)
     assert not (tmp_path / "out").exists()
@@ -246,9 +246,12 @@ def test_kinds_that_the_network_does_not_have_are_refused(
     model: RefineNet, street: npt.NDArray[np.uint8], tmp_path: Path
 ) -> None:
     only_depth = new_network("depth")
-    with pytest.raises(ValueError, match="normals shows an output of normals, and the network has none"):
+    with pytest.raises(ValueError, match="normals shows an output of normals, but the network has none"):
         only_depth.deploy(street, output="normals")
-    with pytest.raises(ValueError, match=r"predicts no classes, so labels cannot be written; depth, depth_colour"):
+    with pytest.raises(
+        ValueError,
+        match=r"predicts no classes \(its outputs are .*\), so labels cannot be written; depth, depth_colour",
+    ):
         only_depth.deploy(street, output="labels", output_file=tmp_path / "labels.png")
     with pytest.raises(
         ValueError, match=r"the network has no 'near' of this kind\. Choose depth, or one of depth:depth, depth:far"
@@ -311,7 +314,7 @@ def test_windows_write_what_one_window_writes(model: RefineNet, folder: Path, st
         assert dataset.dtypes == ("float32",)
         assert np.isnan(dataset.nodata)
         assert dataset.tags()["units"] == "m"
-    with pytest.raises(ValueError, match="In windows depth_colour needs the values at both ends"):
+    with pytest.raises(ValueError, match="In windows, depth_colour needs the values at both ends"):
         model.deploy_large(folder / "in" / "a.png", folder / "colours.png", "depth_colour", progress=False)
 
 

@@ -93,7 +93,7 @@ def test_options_of_python_that_are_off_are_as_options_left_out(
         (["--opacity", 0.8], "opacity (--opacity) has no effect on labels (.png): leave it out. It is for overlay"),
         (["--kind", "overlay", "--show", "Dog"], "no class 'Dog' to show or hide. Its classes are Sky, Building"),
         (["--kind", "overlay", "--opacity", 80], "opacity must be a number from 0 to 1 or None, not 80"),
-        (["--kind", "overlay", "--window", "64x64", "--legend"], "without outline and legend"),
+        (["--kind", "overlay", "--window", "64x64", "--legend"], "without outlines or legends"),
     ],
 )
 def test_what_has_no_effect_or_no_sense_is_refused(

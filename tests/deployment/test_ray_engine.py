@@ -288,7 +288,7 @@ def test_a_worker_writes_values_as_one_process_does(
     (alone,) = model.deploy_files(images / "00.jpg", tmp_path / f"alone{Path(name).suffix}", kind, progress=False)
     assert alone.error is None
     assert (tmp_path / name).read_bytes() == alone.outputs[kind].read_bytes()
-    with pytest.raises(ValueError, match=r"With Ray depth cannot be written as \.tif"):
+    with pytest.raises(ValueError, match=r"With Ray, depth cannot be written as \.tif"):
         segment_with_ray([(images / "00.jpg", tmp_path / "a.tif")], model=model.save(tmp_path / "m"), kind="depth")
 
 
@@ -329,18 +329,18 @@ def test_invalid_arguments_are_refused_at_once(tmp_path: Path, street_file: Path
         segment_with_ray([pair], workers=0)
     skipped = next(segment_with_ray([pair, (tmp_path / "other.jpg", pair[1])]))
     assert skipped.error is not None
-    assert f"its result would be {pair[1]}, like that of {street_file}" in str(skipped.error)
+    assert f"its result would be {pair[1]}, which is also that of {street_file}" in str(skipped.error)
     with pytest.raises(ValueError, match="JPEG would change labels"):
         segment_with_ray([(street_file, tmp_path / "one.jpg")], kind="labels")
     # What no model writes is refused before one is read.
     for kind, name, words in (
         ("depth", "one.jpg", "depth is written as .png, .tif, .npz"),
-        ("depth", "one.tif", "With Ray depth cannot be written as .tif"),
+        ("depth", "one.tif", "With Ray, depth cannot be written as .tif"),
         (None, "one.txt", "Pictures are written as .png"),
     ):
         with pytest.raises(ValueError, match=re.escape(words)):
             segment_with_ray([(street_file, tmp_path / name)], kind=kind, model=tmp_path / "missing.safetensors")
-    with pytest.raises(ValueError, match=r"With Ray probabilities cannot be written; labels, .* can"):
+    with pytest.raises(ValueError, match=r"With Ray, probabilities cannot be written; labels, .* can"):
         segment_with_ray([(street_file, tmp_path / "one.npz")])
     with pytest.raises(ValueError, match=r"limits \(--limits\) has no effect on labels \(\.png\)"):
         segment_with_ray([pair], limits=(0, 5))

@@ -203,7 +203,7 @@ class TestEval:
         assert written["miou"] == pytest.approx(sum(theirs) / len(present), abs=1e-6)
 
     def test_a_dataset_of_other_classes_is_refused(self, camvid_model: RefineNet, drawn_folder: Path) -> None:
-        with pytest.raises(ValueError, match=r"has 11 classes, the dataset .* has 3"):
+        with pytest.raises(ValueError, match=r"has 11 classes, but the dataset .* has 3"):
             camvid_model.eval(dataset=drawn_folder)
         names = ", ".join(f"other {k}" for k in range(11))
         (drawn_folder / "classes.yaml").write_text(f"names: [{names}]\n")

@@ -200,7 +200,7 @@ def move_truth(values: dict[str, Any]) -> None:
 
 DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no version": (lambda v: v.pop("version"), "'version': it is from an earlier package"),
-    "a newer version": (lambda v: v.update(version=99), f"'version' is 99, .* {RESULTS_VERSION}"),
+    "a newer version": (lambda v: v.update(version=99), f"'version' is 99; .* {RESULTS_VERSION}"),
     "version true": (lambda v: v.update(version=True), "'version' is True"),
     "another dataset": (lambda v: v.update(dataset="yours"), "'dataset' is 'mine' and 'yours'"),
     "another split": (lambda v: v.update(split="test"), "'split' is 'val' and 'test'"),
@@ -208,7 +208,7 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a terminal's commands": (lambda v: v.update(dataset="\x1b[2J"), "not printable"),
     "a lone surrogate": (lambda v: v.update(protocol="\ud800"), "'protocol' is .*ud800"),
     "no images": (lambda v: v.update(images=0, per_image=[]), "'per_image' has 0"),
-    "images miscounted": (lambda v: v.update(images=7), "'images' is 7, its 'per_image' has 12"),
+    "images miscounted": (lambda v: v.update(images=7), "'images' is 7, but its 'per_image' has 12"),
     "images of no list": (lambda v: v.update(per_image={}), "'per_image' is {}, not a list"),
     "image of no object": (lambda v: v["per_image"].__setitem__(0, 5), r"'per_image'\[0\] is 5"),
     "image without name": (lambda v: v["per_image"][0].pop("name"), r"\['name'\] is None"),
@@ -222,7 +222,7 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "class of no name": (lambda v: v["class_iou"].update({"": 0.5}), "printable characters"),
     "an unknown class": (lambda v: pixels_of(v).update(x=[0, 0, 0]), "'x', which is not a class"),
-    "negative": (lambda v: pixels_of(v).update({"class 0": [-1, 5, 5]}), "none is negative"),
+    "negative": (lambda v: pixels_of(v).update({"class 0": [-1, 5, 5]}), "none can be negative"),
     "a fraction": (lambda v: pixels_of(v).update({"class 0": [1.0, 5, 5]}), "three whole numbers"),
     "true": (lambda v: pixels_of(v).update({"class 0": [True, 5, 5]}), "three whole numbers"),
     "two numbers": (lambda v: pixels_of(v).update({"class 0": [5, 5]}), "three whole numbers"),

@@ -93,7 +93,7 @@ def test_large_ids_do_not_overflow(dtype: type, num_classes: int, void: int) -> 
         ([[0, 0]], [[0, 255]], "prediction has the id 255"),
         ([[0, 0]], [[1, -1]], "prediction has the id -1"),
         ([[0, -1]], [[0, 0]], "truth has the id -1"),
-        ([[0, 0]], [[0], [0]], r"\(1, 2\), the prediction \(2, 1\)"),
+        ([[0, 0]], [[0], [0]], r"\(1, 2\), but the prediction has \(2, 1\)"),
     ],
 )
 def test_what_cannot_be_counted_is_refused_and_not_half_counted(

@@ -107,7 +107,7 @@ def test_what_cannot_be_measured_is_refused_with_the_file_named(folder: Path, tm
     with pytest.raises(ValueError, match=rf"{path.name} has the id 11 at row 0, column 0 \(6144 pixels"):
         evaluate_predictions(STREETS, folder, progress=False)
     change(folder, np.zeros((32, 96), np.uint8))
-    with pytest.raises(ValueError, match=rf"{path.name} has 96x32 pixels \(width x height\), the image 96x64"):
+    with pytest.raises(ValueError, match=rf"{path.name} has 96x32 pixels \(width x height\), but the image has 96x64"):
         evaluate_predictions(STREETS, folder, progress=False)
     change(folder, np.zeros((64, 96, 3), np.uint8))
     with pytest.raises(ValueError, match=f"{path.name} is a colour picture"):

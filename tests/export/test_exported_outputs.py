@@ -229,7 +229,7 @@ def test_files_that_contradict_their_header_are_refused(model: RefineNet, writte
         del graph.metadata_props[:]
         graph.metadata_props.add(key="refinenet", value=metadata.header)
         (tmp_path / path.name).write_bytes(graph.SerializeToString())
-        with pytest.raises(ValueError, match="names outputs of 9 channels, its maps have 11"):
+        with pytest.raises(ValueError, match="names outputs of 9 channels, but its maps have 11"):
             RefineNet(model=tmp_path / path.name)
     shutil.copy(written / "net.onnx", tmp_path / "renamed.onnx")
     graph = onnx.load(tmp_path / "renamed.onnx")
@@ -242,7 +242,7 @@ def test_files_that_contradict_their_header_are_refused(model: RefineNet, writte
 
 
 def test_names_of_the_graph_are_refused_as_outputs() -> None:
-    with pytest.raises(ValueError, match="An output named 'maps' cannot be exported, since graphs have another"):
+    with pytest.raises(ValueError, match="An output named 'maps' cannot be exported, because graphs have another"):
         list_results(read_outputs("classes,maps=depth"), 3)
 
 

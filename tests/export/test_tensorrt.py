@@ -75,7 +75,7 @@ def refuse(model: RefineNet, path: Path, words: str, **settings: Any) -> None:
 
 def test_what_does_not_fit_is_refused(camvid_model: RefineNet, tmp_path: Path) -> None:
     engine = tmp_path / "net.engine"
-    refuse(camvid_model, engine, r"one shape, such as --shape 1x3x480x640")
+    refuse(camvid_model, engine, r"one shape: pass it, such as --shape 1x3x480x640")
     for shape in ((3, 480, 640), (1, 3, -1, 640), (1, 3, 480.0, 640), (0, 3, 480, 640), (1, 3, 480, 9999), "1x3x48x64"):
         refuse(camvid_model, engine, r"four whole numbers above 0.*Engines of free sizes are not", shape=shape)
     refuse(camvid_model, tmp_path / "net.onnx", r"images of any size: leave out the shape", shape=SHAPE)

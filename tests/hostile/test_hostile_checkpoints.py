@@ -130,7 +130,7 @@ def test_archive_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
             for _ in range(33):
                 stream.write(bytes(2**26))
     assert path.stat().st_size < 16 * 2**20
-    with pytest.raises(ValueError, match="unpacked it has 22"):
+    with pytest.raises(ValueError, match="unpacked, it has 22"):
         RefineNet(model=path)
 
 

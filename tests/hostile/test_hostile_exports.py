@@ -259,7 +259,7 @@ HEADERS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "other classes than the logits": (
         lambda header: (header["architecture"].update(num_classes=1), header["label_set"].update(
             names=["a"], colours=[[0, 0, 0]])),
-        "names 1 classes, its logits are of 3",
+        "names 1 classes, but its logits are of 3",
     ),
     "a name that steers terminals": (
         lambda header: header["label_set"].update(names=["a", "b", "\x1b[31m"]),

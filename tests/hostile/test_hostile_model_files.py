@@ -185,7 +185,7 @@ HEADER_LIES: list[tuple[str, Any, str]] = [
     ("architecture.model_type", "full", "do not fit"),
     ("architecture.model_type", "huge", "model_type must be one of"),
     ("architecture.model_type", {}, "model_type must be one of"),
-    ("architecture.num_classes", 4, "label set names 3 classes, the network has 4"),
+    ("architecture.num_classes", 4, "label set names 3 classes, but the network has 4"),
     *((("architecture.num_classes", value, "num_classes must be a whole number from 1 to 65535"))
       for value in (10**9, 0, -1, 1.5, 3.0, "3", True, [3], 10**400)),
     ("label_set.names", ["road", "sky"], "names and 3 colours"),
@@ -197,7 +197,7 @@ HEADER_LIES: list[tuple[str, Any, str]] = [
     ("label_set.names", ["road", "sky", "x" * 10**6], "class 2"),
     ("label_set.names", ["road", "sky", "sky"], "more than once"),
     ("label_set.names", ["road", "sky", 5], "class 2"),
-    ("label_set.names", "abc", "are lists"),
+    ("label_set.names", "abc", "must be lists"),
     ("label_set.colours", [[0, 0, 0], [0, 0, 256], [1, 2, 3]], "colour of class 1"),
     ("label_set.ignore_index", 0, "ignore index"),
     ("label_set.extra", 0, "exactly the keys"),

@@ -66,10 +66,10 @@ def test_pytorch_replaces_any_backend_that_auto_chose_and_that_fails(
 def test_what_a_row_needs_is_checked_before_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     add_backend(monkeypatch, open=lambda *_: Powerless())
     with pytest.raises(
-        ValueError, match="The backend new runs on the CPU, the network is on meta: choose device='cpu'"
+        ValueError, match="The backend new runs on the CPU, but the network is on meta: choose device='cpu'"
     ):
         open_small(backend="new", device="meta")
-    with pytest.raises(ValueError, match="The backend onnxruntime runs on the CPU, the network is on meta"):
+    with pytest.raises(ValueError, match="The backend onnxruntime runs on the CPU, but the network is on meta"):
         open_small(backend="onnxruntime", device="meta")
     monkeypatch.undo()
     add_backend(monkeypatch, open=lambda *_: Powerless(), package="no_such_package")

@@ -100,9 +100,9 @@ def test_other_bands_are_refused_by_name_or_chosen_by_number(tmp_path: Path) -> 
     np.testing.assert_allclose(decoded.pixels[0, :, 1], _samples()[0, :, 0], atol=1e-6)
     with pytest.raises(ValueError, match="no band 9"):
         read_image(_samples(), reading=Reading(model_bands=read_bands("red"), bands=(9,)))
-    with pytest.raises(ValueError, match="as many numbers"):
+    with pytest.raises(ValueError, match="as many band numbers"):
         Reading(model_bands=BANDS, bands=(3, 2, 1))
-    with pytest.raises(ValueError, match="range of its own"):
+    with pytest.raises(ValueError, match="its own range"):
         Reading(model_bands=BANDS, value_range=(0, 100))
 
 

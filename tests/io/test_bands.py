@@ -18,15 +18,15 @@ def test_texts_are_read_and_written() -> None:
     ("bands", "message"),
     [
         ("", "name of a band"),
-        ("red,red", "name of its own"),
+        ("red,red", "needs its own name"),
         ("Red", "letters a-z"),
         ("nir:5", "NAME:LOW:HIGH"),
         ("nir:a:b", "NAME:LOW:HIGH"),
-        ("nir:9:3", "ascends"),
+        ("nir:9:3", "must ascend"),
         ("nir:0:inf", "two numbers"),
         ([], "1 to 32 bands"),
         ([f"b{k}" for k in range(33)], "1 to 32 bands"),
-        ([{"name": "nir", "unit": "m"}], "perhaps a range"),
+        ([{"name": "nir", "unit": "m"}], "may have a range"),
     ],
 )
 def test_bands_that_are_not_allowed(bands: object, message: str) -> None:

@@ -66,9 +66,9 @@ ONE_WRONG = np.where(np.arange(40 * 56).reshape(40, 56) == 7, 4, GOOD).astype(np
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (png(GOOD[:-1]), "56x39 pixels (width x height), the image has 56x40"),
+        (png(GOOD[:-1]), "56x39 pixels (width x height), but the image has 56x40"),
         (png(GOOD.T), "40x56 pixels"),
-        (png(ONE_WRONG), "the id 4, which is no class: allowed are 0 to 3, and 255"),
+        (png(ONE_WRONG), "the id 4, which is not a class: allowed are 0 to 3, and 255"),
         (png(GOOD.astype(np.uint16) + 300), "the id 302"),
         (png(np.zeros((40, 56, 3), np.uint8)), "a colour picture"),
         (png(GOOD, "BMP"), "is a BMP file: send the ids as PNG"),
@@ -205,7 +205,7 @@ def test_a_changed_photograph_is_not_shown_with_a_draft_that_does_not_fit(tmp_pa
     write_todo(tmp_path)
     corrections = open_corrections(tmp_path / "todo")
     Image.new("RGB", (10, 10)).save(corrections.images[0].file)
-    with pytest.raises(ValueError, match=r"has 10x10 pixels .* its draft 56x40: the image was changed since"):
+    with pytest.raises(ValueError, match=r"has 10x10 pixels .* its draft has 56x40: the image was changed since"):
         corrections.read_picture(0)
 
 

@@ -194,7 +194,7 @@ def test_decisions_about_another_search_are_refused(folder: Path, call_refinenet
         ("rank,decision\n1,proposal\n", "it lacks the columns image"),
         (
             "rank,split,image,number,label,prediction,pixels,decision\n1,train,3,1,Car,Sky,9,error\n",
-            "a decision is proposal, label, neither, not 'error'",
+            "a decision must be one of proposal, label, neither, not 'error'",
         ),
     ],
 )

@@ -177,7 +177,7 @@ def test_images_that_came_back_as_proposed_can_be_left_out(tmp_path: Path, call_
     Image.fromarray(mask(9)).save(masks / "b_1.png")
     all_of_them = call_refinenet(*TAKE, "both")
     assert "2 new images (1 in train, 1 in val)" in all_of_them.stdout
-    assert "1 of them came back exactly as drafted: they are in train, and never validate" in all_of_them.stdout
+    assert "1 of them came back exactly as drafted: they are used only for training" in all_of_them.stdout
     found = call_refinenet(*TAKE, "mine", "--only-corrected")
     assert found.returncode == 0, found.stderr
     assert "a_1 was left out: its draft came back unchanged" in found.stderr

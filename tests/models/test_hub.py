@@ -289,7 +289,7 @@ def test_restrictions_are_read_from_words_and_identifiers() -> None:
 def test_a_certificate_is_of_the_same_weights(hub: Hub, model: RefineNet, tmp_path: Path) -> None:
     certificate = tmp_path / "mine.onnx.certificate.json"
     certificate.write_text(json.dumps({"model": {"weights_sha256": "0" * 64}}))
-    with pytest.raises(ValueError, match="certifies the export of other weights"):
+    with pytest.raises(ValueError, match="certifies the export of different weights"):
         model.push_to_hub(NAME, certificate=certificate, example=SMALL)
     certificate.write_text("[]")
     with pytest.raises(ValueError, match="is not a certificate"):

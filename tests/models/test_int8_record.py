@@ -53,11 +53,11 @@ def test_the_digest_is_that_of_the_network_and_not_of_its_scores() -> None:
         ({"layers": [["a.weight", 3, ""]]}, "stretched by one of"),
         ({"layers": [["a.weight", 1, "?"]]}, "not in base64"),
         ({"layers": [["a.weight", 1, "AADAfw=="]]}, "not finite"),  # float32 nan
-        ({"maps": [[NODE, "AACAPw==", "AAAAAA=="]]}, "two finite numbers that rise"),  # from 1 to 0
-        ({"maps": [[NODE, "", ""]]}, "as many least values"),
+        ({"maps": [[NODE, "AACAPw==", "AAAAAA=="]]}, "two finite numbers, the lower one first"),  # from 1 to 0
+        ({"maps": [[NODE, "", ""]]}, "as many minima as maxima"),
         ({"maps": [["../etc", "AAAAAA==", "AACAPw=="]]}, "16 hexadecimal digits"),
-        ({"maps": [[NODE, "AAAAAA==", "AACAPw==", [[OTHER, -1]]]]}, "whole number from 0"),
-        ({"difference": -1.0}, "number from 0"),
+        ({"maps": [[NODE, "AAAAAA==", "AACAPw==", [[OTHER, -1]]]]}, "whole number of at least 0"),
+        ({"difference": -1.0}, "number of at least 0"),
         ({"kept_in_float": [1]}, "must be strings"),
     ],
 )

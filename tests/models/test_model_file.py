@@ -179,7 +179,7 @@ def test_unknown_type_is_refused(saved: Path) -> None:
 
 
 def test_card_whose_parts_contradict_each_other_is_refused() -> None:
-    with pytest.raises(ValueError, match="names 4 classes, the network has 3"):
+    with pytest.raises(ValueError, match="names 4 classes, but the network has 3"):
         replace(CARD, label_set=LabelSet.numbered(4))
 
 

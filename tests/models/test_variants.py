@@ -401,7 +401,7 @@ def test_the_network_of_two_scales_sees_both() -> None:
         ({"decoder": {"sum_blocks": True, "neck_channels": 8}}, "sum_blocks and neck_channels are two ways"),
         ({"decoder": {"neck_channels": 0}}, "neck_channels must be"),
         ({"decoder": {"bottleneck_units": True}}, "no effect because there are no residual conv units"),
-        ({"input_scales": (0.6, 1.2)}, "input_scales must fall, the largest first"),
+        ({"input_scales": (0.6, 1.2)}, "input_scales must be in descending order, the largest first"),
         ({"input_scales": (9.0,)}, "input_scales must be one or two numbers from 0.1 to 4"),
         ({"outputs": "depth", "num_classes": 4}, "num_classes must be 0 without an output of classes, not 4"),
     ],

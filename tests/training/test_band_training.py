@@ -78,7 +78,7 @@ def test_files_of_other_bands_are_refused_where_training_starts(
     model = tmp_path / "teacher.safetensors"
     trained.save(model)
     plain = write_several(tmp_path / "several", 5)
-    with pytest.raises(ValueError, match="it must take the same ones"):
+    with pytest.raises(ValueError, match="both must take the same ones"):
         student.train(plain, output=tmp_path / "other", epochs=1, teacher=str(model), **SETTINGS)
 
 

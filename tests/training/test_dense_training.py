@@ -168,7 +168,7 @@ def test_weights_of_outputs_are_those_of_their_losses() -> None:
         ({"output_losses": ("depth=1..5*l1",)}, "output_losses must be like depth=silog"),
         ({"output_losses": ("height=l1",)}, "output_losses has 'height=l1', "),
         ({"output_losses": ("depth=cosine",)}, "losses of depth are inverse_huber, l1, "),
-        ({"output_losses": ("depth=laplace",)}, r"make a network with the output depth~laplace:0\.5:300"),
+        ({"output_losses": ("depth=laplace",)}, r"create a network with the output depth~laplace:0\.5:300"),
         ({"output_weights": ("depth",)}, "output_weights must be like depth=0.5"),
         ({"output_weights": ("depth=-1",)}, "output_weights must be like depth=0.5"),
         ({"output_weights": ("soil=1",)}, "output_weights has 'soil=1', "),
@@ -182,7 +182,7 @@ def test_settings_that_name_nothing_are_refused(settings: dict[str, Any], words:
 def test_what_has_no_effect_is_refused(tmp_path: Path) -> None:
     network = RefineNet(encoder="test_resnet", device="cpu", backend="pytorch")
     settings = {**SMALL, "output_weights": ("depth=1",)}
-    with pytest.raises(ValueError, match="output_weights has no effect for a network that predicts classes alone"):
+    with pytest.raises(ValueError, match="output_weights has no effect for a network that predicts only classes"):
         network.train(STREETS, output=tmp_path / "run", check=False, progress=False, **settings)
 
 
@@ -195,8 +195,8 @@ def test_data_without_ground_truth_for_an_output_are_refused(drawn_folder: Path,
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"output_losses": ("depth=l1",)}, r"must have the likelihood that its head is for, laplace, .* not l1"),
-        ({"output_losses": ("depth=laplace+gaussian",)}, r"laplace, and no other, not laplace\+gaussian"),
+        ({"output_losses": ("depth=l1",)}, r"must include the likelihood of its head, laplace, .* unlike l1"),
+        ({"output_losses": ("depth=laplace+gaussian",)}, r"laplace, and no other, unlike laplace\+gaussian"),
         ({"learn_output_weights": True}, "learn_output_weights is not for outputs with a likelihood"),
     ],
 )

@@ -106,7 +106,7 @@ def test_too_little_memory_is_refused_at_once(tmp_path: Path, monkeypatch: pytes
     """Containers have 64 MB by default: nothing would be cached, without a message."""
     monkeypatch.setattr(sample_cache, "KEPT_FREE", 10**18)
     with (
-        pytest.raises(ValueError, match=r"cache='disk', or give a container more by --shm-size"),
+        pytest.raises(ValueError, match=r"cache='disk', or give a container more with --shm-size"),
         cache_samples(counted(tmp_path / "log"), "memory", tmp_path / "x"),
     ):
         pass

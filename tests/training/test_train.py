@@ -193,7 +193,7 @@ def test_another_seed_makes_another_network_and_a_model_needs_none() -> None:
     assert not torch.equal(ours["classifier.weight"], other["classifier.weight"])
     with pytest.raises(ValueError, match="pass model or seed, not both"):
         RefineNet(model="camvid", seed=7)
-    with pytest.raises(ValueError, match=r"seed is a whole number from 0 to 2\^63 - 1, not -1"):
+    with pytest.raises(ValueError, match=r"seed must be a whole number from 0 to 2\^63 - 1, not -1"):
         RefineNet(encoder="test_resnet", seed=-1)
 
 
@@ -222,7 +222,7 @@ def test_a_folder_of_one_image_is_told_what_is_needed(drawn_folder: Path, tmp_pa
             path.unlink()
     assert len(list(drawn_folder.glob("images/*"))) == 1
     checked = r"The only image is used\s+for val: training\s+needs\s+at\s+least\s+two images"
-    unchecked = "one image, which is kept for val: training needs two or more"
+    unchecked = "one image, which is used for validation: training needs two or more"
     for check, message in ((True, checked), (False, unchecked)):
         with pytest.raises(ValueError, match=message):
             small_network().train(dataset=drawn_folder, output=tmp_path / "run", progress=False, check=check)

@@ -208,7 +208,7 @@ def calibrate(
     from refinenet.io.files import refuse_same_file, refuse_unwritable
 
     if output.suffix != ".safetensors":
-        raise typer.BadParameter(f"A model file ends in .safetensors, unlike {str(output)!r}.", param_hint="--output")
+        raise typer.BadParameter(f"A model file must end in .safetensors, not {str(output)!r}.", param_hint="--output")
     # Before the pass over the dataset, whose result would be lost.
     refuse_same_file(model, output)
     refuse_unwritable(output)

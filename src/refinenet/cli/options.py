@@ -253,7 +253,7 @@ def check_table_name(path: str | os.PathLike[str]) -> None:
 
 
 def complain(message: str) -> None:
-    """Print an error message on standard error, without what it advises for Python."""
+    """Print an error message on standard error, without the parts that are advice for Python."""
     typer.echo(f"Error: {quote_controls(_FOR_PYTHON.sub('', message), keep_lines=True)}", err=True)
 
 

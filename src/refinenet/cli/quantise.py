@@ -35,7 +35,7 @@ def quantise(
     if target.suffix != ".safetensors":
         advice = "" if output is not None or model not in BUNDLED else " Pass --output for a bundled model."
         raise typer.BadParameter(
-            f"A model file ends in .safetensors, unlike {str(target)!r}.{advice}",
+            f"A model file must end in .safetensors, unlike {str(target)!r}.{advice}",
             param_hint="MODEL" if output is None else "--output",
         )
     refuse_unwritable(target)  # before the work, which would be lost

@@ -33,12 +33,12 @@ def with_bands(dataset: Dataset, bands: Sequence[Band]) -> Dataset:
         return dataset
     if len({files.origin for files in dataset.band_files}) > 1:
         raise ValueError(
-            f"{dataset.name} joins datasets with a bands.yaml each: choose the bands of each before they are joined."
+            f"{dataset.name} joins datasets that each have a bands.yaml: choose the bands of each before joining them."
         )
     files = dataset.band_files or [BandFiles(bands=tuple(bands), find=dataset.image_file, origin=Path())]
     if len(dataset) and any(each.find(dataset.items[0]) is None for each in files):
         raise ValueError(
-            f"The model takes {name_bands(bands)}, which are read from files, and the images of {dataset.name} are "
+            f"The model takes {name_bands(bands)}, which are read from files, but the images of {dataset.name} are "
             "not files."
         )
     return replace(dataset, read_image=_open_reader(dataset, files, bands), bands=tuple(bands))
@@ -74,8 +74,8 @@ def read_for_model(dataset: Dataset, value_range: ValueRange | None, bands: Sequ
     """
     if bands and value_range is not None:
         raise ValueError(
-            f"The model takes {name_bands(bands)}, each with a range of its own: leave value_range out, and make the "
-            "network with the ranges of its bands, such as nir:0:4095."
+            f"The model takes {name_bands(bands)}, each with its own range: leave value_range out, and give the ranges "
+            "when you create the network, such as nir:0:4095."
         )
     return with_bands(dataset, bands) if bands else with_value_range(dataset, value_range)
 
@@ -95,7 +95,7 @@ def _find_places(dataset: Dataset, files: Sequence[BandFiles], bands: Sequence[B
     missing = [band for band in bands if band.name not in known]
     if missing:
         raise ValueError(
-            f"The model takes {name_bands(bands)}, and {files[0].origin} does not declare "
+            f"The model takes {name_bands(bands)}, but {files[0].origin} does not declare "
             f"{', '.join(band.name for band in missing)}: it has {', '.join(sorted(known))}."
         )
     is_declared = bool(dataset.band_files)
@@ -117,7 +117,7 @@ def _place(files: BandFiles, bands: Sequence[Band], *, is_declared: bool) -> _Pl
             # Otherwise the model would be trained on other values than it sees when it is used.
             text = replace(band, range=declared).to_text()
             raise ValueError(
-                f"{files.origin} declares the range of the band {band.name}, which the model does not know: make it "
+                f"{files.origin} declares a range for the band {band.name}, but the model has none: create the model "
                 f"with the band {text}."
             )
         chosen.append(replace(band, range=declared))
@@ -158,7 +158,7 @@ class _BandReader:
                 image, first = np.zeros((*pixels.shape[:2], self.count), np.float32), path
             if pixels.shape[:2] != image.shape[:2]:
                 raise ValueError(
-                    f"{path} has {pixels.shape[1]}x{pixels.shape[0]} pixels (width x height), and {first} "
+                    f"{path} has {pixels.shape[1]}x{pixels.shape[0]} pixels (width x height), but {first} has "
                     f"{image.shape[1]}x{image.shape[0]}. The files of an image must have the same size."
                 )
             image[..., list(place.channels)] = pixels

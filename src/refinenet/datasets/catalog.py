@@ -225,7 +225,7 @@ def _refuse_two_meanings(name: str, root: str | os.PathLike[str] | None) -> None
         return
     raise ValueError(
         f"{name!r} is both a known dataset and a folder here. Write {Path(name).resolve()} for the folder, or {other}. "
-        "A run that was started with the name is resumed from another working folder."
+        "To resume a run that was started with this name, change to another working folder."
     )
 
 
@@ -241,7 +241,7 @@ def _holds_dataset(folder: Path) -> bool:
 def check_dataset(
     dataset: str, root: str | os.PathLike[str] | None = None, classes: str | None = None, split: str | None = None
 ) -> None:
-    """Refuse a dataset that is plainly not there, by names and folders alone: before a model is loaded for it.
+    """Refuse a dataset that clearly does not exist, from names and folders alone, before a model is loaded for it.
 
     Args:
         dataset: A name, a folder or a YAML file; see `open_dataset`.

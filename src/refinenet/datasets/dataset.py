@@ -163,7 +163,7 @@ class Dataset:
         if image.shape[:2] != labels.shape:
             raise ValueError(
                 f"{self.locate(item)}: the image has {image.shape[1]}x{image.shape[0]} pixels (width x height), "
-                f"its mask {labels.shape[1]}x{labels.shape[0]}. They must be equal."
+                f"but its mask has {labels.shape[1]}x{labels.shape[0]}. They must be equal."
             )
         targets = {name: self._read_in_size(name, item, image.shape[:2]) for name in self.chosen_targets}
         sample = Sample(name=item, image=image, labels=labels, targets=targets)
@@ -222,8 +222,8 @@ class Dataset:
             return np.full((self._count_channels(name), *size), np.nan, np.float32)
         if target.shape[1:] != tuple(size):
             raise ValueError(
-                f"{self._locate_target(name, item)}: the image has {size[1]}x{size[0]} pixels (width x height), its "
-                f"{name} {target.shape[2]}x{target.shape[1]}. They must be equal."
+                f"{self._locate_target(name, item)}: the image has {size[1]}x{size[0]} pixels (width x height), but "
+                f"its {name} has {target.shape[2]}x{target.shape[1]}. They must be equal."
             )
         return target
 

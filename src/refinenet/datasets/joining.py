@@ -88,7 +88,7 @@ def _join_specs(parts: Sequence[Dataset]) -> dict[str, OutputSpec]:
             known = specs.setdefault(spec.name, spec)
             if replace(known, range=spec.range) != spec:
                 raise ValueError(
-                    f"The target {spec.name!r} of {part.name} is {spec.to_dict()}, that of a dataset before it is "
+                    f"The target {spec.name!r} of {part.name} is {spec.to_dict()}, but in an earlier dataset it is "
                     f"{known.to_dict()}: they cannot be joined. Give one of them another name in its targets.yaml."
                 )
             if known.range is not None and spec.range is not None:

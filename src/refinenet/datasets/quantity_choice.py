@@ -14,14 +14,14 @@ from refinenet.outputs import OutputSpec
 def with_quantities(dataset: Dataset, outputs: Iterable[OutputSpec]) -> Dataset:
     """Return the dataset with a target for each output whose quantities are among those of a target.
 
-    Outputs that have a target of their own name and quantities, or whose quantities nothing holds, change nothing.
+    Outputs that have a target with the same name and quantities, or whose quantities no target has, change nothing.
 
     Args:
         dataset: A dataset whose targets are not chosen yet.
         outputs: Those of a network.
 
     Raises:
-        ValueError: Quantities of an output have other units, or several targets hold them.
+        ValueError: Quantities of an output have different units, or several targets have them.
     """
     specs, readers = _by_name(dataset.target_specs), dict(dataset.target_readers)
     files = dict(dataset.target_files)
@@ -59,15 +59,15 @@ def _find_holder(dataset: Dataset, output: OutputSpec) -> OutputSpec | None:
     names = " and ".join(spec.to_text() for spec in holders)
     if len(holders) > 1:
         raise ValueError(
-            f"{dataset.name} {dataset.split} has {', '.join(output.channels)} in {len(holders)} outputs, {names}: name "
-            f"the output like one of them instead of {output.name!r}."
+            f"{dataset.name} {dataset.split} has {', '.join(output.channels)} in {len(holders)} outputs, {names}: give "
+            f"the output one of these names instead of {output.name!r}."
         )
     units = dict(holders[0].quantities)
     if any(units[name] != unit for name, unit in output.quantities):
         fitting = replace(output, units=tuple(units[name] for name in output.channels))
         raise ValueError(
-            f"{dataset.name} {dataset.split} has other units than the output {output.to_text()}: it has {names}. Pass "
-            f"--outputs {quote(fitting.to_text())}, or correct the units in targets.yaml."
+            f"{dataset.name} {dataset.split} has different units from the output {output.to_text()}: it has {names}. "
+            f"Pass --outputs {quote(fitting.to_text())}, or correct the units in targets.yaml."
         )
     return holders[0]
 

@@ -102,12 +102,14 @@ def split_stems(
     else:
         splits = _deal(groups, shares, seed, training)
     if empty := [name for name, members in splits.items() if not members]:
-        raise ValueError(f"{place} has no images left for {' and '.join(empty)}: too many may only be in train.")
+        raise ValueError(
+            f"{place} has no images left for {' and '.join(empty)}: too many may be used only for training."
+        )
     return {name: splits[name] for name in ("train", "val", "test") if name in splits}
 
 
 def write_lists(root: Path, splits: Mapping[str, Sequence[str]]) -> None:
-    """Write the list of each split into a folder, train.txt last, so that an interruption leaves no half of a split.
+    """Write the list of each split into a folder, train.txt last, so that an interruption never leaves half a split.
 
     Raises:
         OSError: A list cannot be written.
@@ -125,7 +127,7 @@ def _check_lists(root: Path, names: Sequence[str], replace: bool) -> None:
     found = [f"{name}.txt" for name in SPLIT_FOLDERS if (root / f"{name}.txt").exists()]
     if found and not replace:
         raise FileExistsError(
-            f"{root} has the lists {', '.join(found)} already: pass replace (--replace) to overwrite them."
+            f"{root} already has the lists {', '.join(found)}: pass replace (--replace) to overwrite them."
         )
     others = [name for name in found if name.removesuffix(".txt") not in names]
     if others:

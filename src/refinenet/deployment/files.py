@@ -88,7 +88,7 @@ def segment_files(
 
 
 def check_work(work: JobList, card: ModelCard, rendering: RenderOptions, *, overwrite: bool) -> None:
-    """Refuse, by the card of a model, what `segment_files` would refuse only once the model is loaded.
+    """Refuse early, from the card of a model alone, what `segment_files` would refuse only later.
 
     Args:
         work: As for `segment_files`.
@@ -278,8 +278,8 @@ class _Steps:
             raise ValueError(f"{item.source}: its bands are chosen by bands.yaml: leave bands (--bands) out.")
         if self.options.windows is not None or _requires_windows(item):
             raise ValueError(
-                f"{item.source}: an image whose bands are in several files is not segmented in windows, as for TIFF "
-                "results: stack its bands in one file, or write another type."
+                f"{item.source}: an image whose bands are in several files cannot be segmented in windows, which TIFF "
+                "results need: stack its bands in one file, or write another type of result."
             )
         return open_band_reader(dataset, reading.model_bands)(name)
 

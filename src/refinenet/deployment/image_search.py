@@ -54,7 +54,7 @@ class FoundImage(NamedTuple):
 
 
 class Search(NamedTuple):
-    """What folders and patterns find."""
+    """How folders and patterns are searched."""
 
     recursive: bool = False
     """Whether to search subfolders."""
@@ -109,7 +109,7 @@ def find_images(inputs: Sequence[str], search: Search) -> list[FoundImage]:
 
 
 def refuse_missing(inputs: Sequence[str]) -> None:
-    """Refuse inputs of which none exists, before a model is loaded for them; patterns and lists are looked into later.
+    """Refuse inputs if none of them exists, before a model is loaded for them; patterns and lists are checked later.
 
     Raises:
         FileNotFoundError: All are paths, and nothing is there.

@@ -149,7 +149,7 @@ def _choose_suffixes(
         kinds = kinds or (usual_kind(outputs) or "labels",)
         return kinds, {kind: usual_suffix(kind) for kind in kinds}
     if not re.fullmatch(r"\.\w+", suffix):
-        raise ValueError(f"A suffix begins with a dot, such as .jpg or .tif, unlike {suffix!r}.")
+        raise ValueError(f"A suffix must begin with a dot, such as .jpg or .tif, unlike {suffix!r}.")
     kinds = tuple(check_target(Path(f"image{suffix}"), kind, outputs) for kind in kinds or (None,))
     return kinds, dict.fromkeys(kinds, suffix)
 

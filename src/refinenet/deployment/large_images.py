@@ -189,12 +189,12 @@ def _open_renderer(segmenter: Segmenter, picture: Picture) -> Renderer:
     refuse_idle(rendering, [renderer])
     if rendering.outline or rendering.legend:
         raise ValueError(
-            "In windows overlays are drawn pixel by pixel, without outline and legend: leave out outline (--outline) "
-            "and legend (--legend), or segment a smaller image whole, into a .png or .jpg file."
+            "In windows, overlays are drawn pixel by pixel, without outlines or legends: leave out outline (--outline) "
+            "and legend (--legend), or segment a smaller image as a whole, into a .png or .jpg file."
         )
     if renderer.needs_limits:
         raise ValueError(
-            f"In windows {kind} needs the values at both ends of its colours, because they may not depend on the "
+            f"In windows, {kind} needs the values at both ends of its colour scale, which must not depend on the "
             "window: pass limits (--limits LOW,HIGH)."
         )
     return renderer
@@ -210,7 +210,7 @@ def refuse_files(source: Path, renderers: Sequence[Renderer]) -> None:
     if unsupported:
         able = ", ".join(kind for kind, row in OUTPUT_KINDS.items() if row.is_picture or row.forms)
         raise ValueError(
-            f"{source}: {unsupported[0]} cannot be written in windows; {able} can. Leave it out with --kind."
+            f"{source}: {unsupported[0]} cannot be written in windows; {able} can. Choose among these with --kind."
         )
 
 

@@ -92,7 +92,7 @@ class LatencyTuner:
         """
         if class_output(self._card.architecture.outputs) is None:
             raise ValueError(
-                "A time limit is met by comparing labels, and the network predicts no classes: leave max_latency_ms "
+                "A time limit is met by comparing labels, but the network predicts no classes: leave max_latency_ms "
                 "(--max-latency) out, or choose a backend."
             )
         height, width = image.shape[:2]

@@ -182,7 +182,7 @@ class SegmentationModel(VideoModel):
             ValueError, OSError: as `AreaTable`, or the model predicts no classes.
         """
         if not self.label_set.names:
-            raise ValueError("A table has the areas of classes, and the model predicts none.")
+            raise ValueError("A table lists the areas of classes, but the model predicts none.")
         return AreaTable(path)
 
     def deploy_work(

@@ -25,7 +25,7 @@ def find_setting_changes(
     is_whole: bool = True,
     options: Options | None = None,
 ) -> list[str]:
-    """Return what earlier results were made with, to follow "made"; empty if their settings are these.
+    """Describe how the settings of earlier results differ, in words that follow "made"; empty if they are the same.
 
     Args:
         recorded: Settings of the earlier results, as read from their file, which may be damaged.

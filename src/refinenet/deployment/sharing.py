@@ -68,7 +68,7 @@ class SharedModel(SegmentationModel):
             licence: Identifier such as "cc-by-nc-4.0"; by default the licence text of the model file. It must be at
                 least as strict as that licence, and as the terms of the published dataset that the model was trained
                 on.
-            example: Image for the example picture, by default a drawn street (none for models of other bands).
+            example: Image for the example picture, by default a synthetic street (none for models of other bands).
             certificate: Certificate of an export of the same weights.
             private: Whether a new repository is private.
             message: Message of the commit.
@@ -128,7 +128,7 @@ def _read_certificate(path: Path, card: ModelCard) -> bytes:
         ValueError: It is not, or no certificate at all.
     """
     if path.stat().st_size > _MAX_CERTIFICATE:
-        raise ValueError(f"{path} has more than {_MAX_CERTIFICATE:,} bytes: it is no certificate.")
+        raise ValueError(f"{path} has more than {_MAX_CERTIFICATE:,} bytes: it is not a certificate.")
     content = path.read_bytes()
     try:
         weights = json.loads(content)["model"]["weights_sha256"]
@@ -136,7 +136,7 @@ def _read_certificate(path: Path, card: ModelCard) -> bytes:
         raise ValueError(f"{path} is not a certificate that `refinenet export` wrote.") from error
     if weights != card.weights_sha256:
         raise ValueError(
-            f"{path} certifies the export of other weights ({weights}) than these ({card.weights_sha256}). Export this "
-            "model again."
+            f"{path} certifies the export of different weights ({weights}), not of these ({card.weights_sha256}). "
+            "Export this model again."
         )
     return content

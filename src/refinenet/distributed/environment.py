@@ -77,7 +77,7 @@ def may_have_gpu() -> bool:
 
 
 def require_pytorch(what: str) -> None:
-    """Refuse what needs PyTorch where it is not installed.
+    """Refuse what needs PyTorch if it is not installed.
 
     Args:
         what: What needs it, as the beginning of a sentence: "Training".

@@ -1,7 +1,7 @@
 """Evaluation of a model or of label maps on a dataset: metrics, report, comparison, submission.
 
 Begin with `pipeline`, which runs all steps, and `evaluator`, the pass over the images. `results` writes and reads
-results.json, `report/` the HTML page.
+results.json, and `report/` writes the HTML page.
 """
 
 from typing import TYPE_CHECKING

@@ -196,7 +196,7 @@ def validate(
         targets: Accumulators of the dataset's targets, from `accumulate_targets`, which are filled.
         progress: Whether to show a progress bar.
         processes: Processes that share the images; all get the same scores, equal to those of a single process.
-        after_image: Called after each image, equally often in all processes; it may stop the pass by an exception.
+        after_image: Called after each image, equally often in all processes; it may raise an exception to stop.
 
     Raises:
         ValueError: an image or mask cannot be used; the message names the file.
@@ -325,8 +325,8 @@ def _check_labels(path: Path, labels: LabelMap, sample: Sample, dataset: Dataset
     if labels.shape != sample.labels.shape:
         height, width = sample.labels.shape
         raise ValueError(
-            f"{path} has {labels.shape[1]}x{labels.shape[0]} pixels (width x height), the image {width}x{height}. "
-            "Both must have the same size: upsample the logits before taking the argmax."
+            f"{path} has {labels.shape[1]}x{labels.shape[0]} pixels (width x height), but the image has "
+            f"{width}x{height}. Both must have the same size: upsample the logits before taking the argmax."
         )
     classes, void = len(dataset.label_set), dataset.label_set.ignore_index
     invalid = (labels >= classes) & (labels != void)

@@ -30,7 +30,7 @@ def list_rows(evaluation: Evaluation, by: By) -> tuple[list[Row], list[str]]:
         raise ValueError(f"A table has a row for each of {', '.join(_TABLES)}, not {by!r}.")
     if by != "image" and not evaluation.label_set.names:
         raise ValueError(
-            f"A table by {by} has metrics of classes, and none were evaluated: choose --table-by image "
+            f"A table by {by} has metrics of classes, but none were evaluated: choose --table-by image "
             '(in Python by="image").'
         )
     rows, columns = _TABLES[by](evaluation)

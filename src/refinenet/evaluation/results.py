@@ -326,7 +326,7 @@ def _to_results(file: Path, values: Any) -> Results:
             "it has no 'version': it is from an earlier package, which did not store the counts of each image."
         )
     if type(version) is not int or version != RESULTS_VERSION:
-        raise ValueError(f"its 'version' is {shorten(version)}, this package compares version {RESULTS_VERSION}.")
+        raise ValueError(f"its 'version' is {shorten(version)}; this package compares version {RESULTS_VERSION}.")
     for key, kind in _KINDS.items():
         if type(values.get(key)) is not kind:
             raise ValueError(f"its {key!r} is {shorten(values.get(key))}, not a {_WORDS[kind]}.")
@@ -367,7 +367,8 @@ def _image_names(values: dict[str, Any]) -> tuple[str, ...]:
     images = values["per_image"]
     if not images or len(images) != values["images"]:
         raise ValueError(
-            f"its 'images' is {values['images']}, its 'per_image' has {len(images)}. Both must be equal and at least 1."
+            f"its 'images' is {values['images']}, but its 'per_image' has {len(images)}. Both must be equal and at "
+            "least 1."
         )
     if len(images) * len(values["class_iou"]) > MAX_COUNTS:
         raise ValueError(f"{len(images)} images with {len(values['class_iou'])} classes are too many to compare.")
@@ -414,7 +415,7 @@ def _check_numbers(numbers: Any, where: str) -> None:
     both, truth, prediction = numbers
     if not 0 <= both <= min(truth, prediction):
         raise ValueError(
-            f"{where}: pixels in both cannot exceed those in ground truth or prediction, and none is negative."
+            f"{where}: pixels in both cannot exceed those in ground truth or prediction, and none can be negative."
         )
     if max(numbers) > MAX_PIXELS:
         raise ValueError(f"{where}: no image has so many pixels.")

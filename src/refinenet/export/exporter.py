@@ -165,7 +165,9 @@ def _find_case(shape: Shape, card: ModelCard, dataset: Dataset | None) -> tuple[
             f"The second number of the shape must be {len(bands)}, for {', '.join(bands)}, not {shape[1]}."
         )
     if dataset is not None:
-        raise ValueError("An engine is not compared on a dataset, whose images have other shapes: leave it out.")
+        raise ValueError(
+            "An engine takes images of one shape and cannot be compared on a dataset: leave the dataset out."
+        )
     return shape[0], shape[2], shape[3]
 
 

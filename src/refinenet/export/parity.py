@@ -255,7 +255,7 @@ def compare(source: str, outputs: Sequence[OutputSpec], expected: GraphOutput, f
         if first.shape != second.shape or first.dtype != second.dtype:
             raise ValueError(
                 f"The exported network is wrong on {source}: its {result.name} are {second.dtype} {second.shape}, "
-                f"in PyTorch {first.dtype} {first.shape}."
+                f"but in PyTorch {first.dtype} {first.shape}."
             )
     batch, _, height, width = _image_shape(results, expected)
     counts = [spec.count_maps(classes) for spec in outputs]

@@ -158,7 +158,7 @@ class OutputKind:
 
     @property
     def may_be_video(self) -> bool:
-        """Whether compression leaves its meaning."""
+        """Whether its meaning survives the compression of videos."""
         return ".jpg" in self.forms if self.shows_values else self.is_picture and not self.holds_ids
 
     def shape(self, height: int, width: int) -> tuple[int, ...]:

@@ -47,8 +47,8 @@ def check_kind(kind: Kind, outputs: Sequence[OutputSpec]) -> OutputKind:
         raise ValueError(f"kind must be one of {', '.join(OUTPUT_KINDS)}, not {kind!r}.")
     if not OUTPUT_KINDS[key].shows_values and class_output(outputs) is None:
         raise ValueError(
-            f"The network predicts no classes, so {kind} cannot be written; {', '.join(kinds_of(outputs))} can. "
-            f"Of the network, {describe_outputs(outputs)}."
+            f"The network predicts no classes ({describe_outputs(outputs)}), so {kind} cannot be written; "
+            f"{', '.join(kinds_of(outputs))} can."
         )
     return OUTPUT_KINDS[key]
 
@@ -116,7 +116,7 @@ class Renderer:
 
     @property
     def bands(self) -> Sequence[tuple[str, str]]:
-        """Name and unit of each channel of a picture of numbers, which are quantities; else none."""
+        """Name and unit of each channel of a picture that holds quantities; otherwise none."""
         if self.form is None or self.subject is None or self.form.dtype != "float32":
             return ()
         quantities = self.subject.quantities
@@ -124,7 +124,7 @@ class Renderer:
 
     @property
     def needs_limits(self) -> bool:
-        """Whether colours depend on the values of the image, because nobody has chosen limits."""
+        """Whether colours depend on the values of the image, because no limits were chosen."""
         is_free = self.subject is not None and self.subject.limits is None
         return is_free and self.form is not None and self.form.find_limits is not None
 
@@ -231,7 +231,7 @@ def open_renderer(
 def refuse_idle(options: RenderOptions, renderers: Iterable[Renderer]) -> None:
     """Refuse options without an effect on any of the results, and limits for quantities of different units.
 
-    Without results none are refused.
+    If there are no results, no options are refused.
 
     Args:
         options: Choices of the user.
@@ -263,8 +263,8 @@ def _refuse_several_units(limits: tuple[float, float], renderers: Iterable[Rende
         named = " and ".join(f"{kind} ({unit or 'no unit'})" for kind, unit in dict.fromkeys(drawn))
         low, high = limits
         raise ValueError(
-            f"limits (--limits) {low:g},{high:g} would be those of {named}, whose units differ: leave them out, or "
-            "write each in a call of its own."
+            f"limits (--limits) {low:g},{high:g} would apply to {named}, whose units differ: leave them out, or "
+            "write each in a separate call."
         )
 
 
@@ -297,7 +297,7 @@ def open_shown(
     """Open the renderer of the array that stands for a kind: a picture, or numbers in their units.
 
     Args:
-        kind: What to show; of kinds that are no picture the usual picture of the same output is shown.
+        kind: What to show; for kinds that are not pictures, the usual picture of the same output is shown.
         outputs: Outputs of the network.
         label_set: Its classes.
         options: Choices for values.

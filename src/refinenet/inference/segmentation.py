@@ -47,7 +47,7 @@ def choose_palette(output: Output, label_set: LabelSet) -> Sequence[Colour] | No
     if not OUTPUT_KINDS[output].has_palette:
         return None
     if label_set.dtype is not np.uint8:
-        raise ValueError(f"A palette has at most 255 classes, and there are {len(label_set)}. Write labels instead.")
+        raise ValueError(f"A palette has at most 255 classes, but there are {len(label_set)}. Write labels instead.")
     return label_set.colours
 
 
@@ -166,7 +166,7 @@ class Segmentation:
             hide: Names of classes not to draw.
 
         Returns:
-            `(H, W, 3)` uint8 in `channel_order`; with a legend it is higher.
+            `(H, W, 3)` uint8 in `channel_order`; with a legend it is taller.
 
         Raises:
             ValueError: a value is out of range, or a name is not one of the classes.

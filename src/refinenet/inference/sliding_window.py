@@ -41,9 +41,9 @@ class Block(NamedTuple):
 class WindowGrid:
     """Windows along one side of an image, evenly spread from one end to the other.
 
-    Windows of eight strides and more begin at multiples of the stride. A network that halves its maps five times
-    predicts differently for a place that lies differently in its grid of strides, and seams between windows would show
-    that. The last window may then be smaller by less than a stride.
+    Windows of eight strides and more begin at multiples of the stride: the prediction of a network that halves its maps
+    five times depends on where a pixel lies in the grid of strides, so seams would be visible otherwise.
+    The last window may then be smaller by less than a stride.
 
     Args:
         side: Side of the image, in pixels.
@@ -109,7 +109,7 @@ class WindowGrid:
 def blend_windows(look: LookAt, rows: WindowGrid, columns: WindowGrid, part: slice | None = None) -> Iterator[Block]:
     """Average the logits of overlapping windows, weighted by a Gaussian around the middle of each window.
 
-    Pixels near a window's border lack context, so that they count less. A sum is kept only while a later window
+    Pixels near a window's border lack context, so they count less. A sum is kept only while a later window
     overlaps its pixels: memory holds the overlap of two rows of windows, not the whole height of the image.
 
     Args:

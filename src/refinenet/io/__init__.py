@@ -3,7 +3,7 @@
 Start reading at `images.codec.decode` (any image source to pixels; `images.image_files` alone opens picture files, with
 Pillow), `images.mask_files.read_mask` (label maps), `raster.reader.RasterReader` (large files by parts) and
 `files.write_atomically` (files complete or not at all). `images.isolated_decoding` does the decoding in child
-processes, for files from strangers. `drawing.overlay` draws classes over an image.
+processes, for untrusted files. `drawing.overlay` draws classes over an image.
 """
 
 from typing import TYPE_CHECKING

@@ -1,8 +1,8 @@
-"""Labels with a model's help: it proposes, a person corrects in a tool, and the corrected labels join the dataset.
+"""Model-assisted labelling: a model proposes labels, a person corrects them, and they are added to the dataset.
 
 Begin with `ranking.run.rank_images`, which chooses the images to label next; `drafts.write_labels`, which writes what a
 model predicts in the formats of annotation tools (`formats/`); `corrector.run.correct_labels`, in which a person
-corrects drafts in the browser; `taking.take_labels`, which reads a tool's export and puts what a person changed into a
+corrects drafts in the browser; `taking.take_labels`, which reads a tool's export and adds what a person changed to a
 dataset; and `errors.run.find_label_errors`, which finds labels that are likely wrong.
 """
 

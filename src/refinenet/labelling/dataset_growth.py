@@ -281,12 +281,12 @@ def open_growing(root: Path, label_set: LabelSet) -> GrowingDataset:
     layout = find_layout(root)
     if layout.annotations or layout.is_unlabelled:
         raise ValueError(
-            f"{root} has labels in another form ({layout.description}), and only folders of images and masks take new "
-            f"ones. Make such a copy: refinenet data check {root} --fix COPY"
+            f"{root} has labels in another form ({layout.description}), but new labels can only be added to folders of "
+            f"images and masks. Make such a copy: refinenet data check {root} --fix COPY"
         )
     if layout.is_dealt and find_pair(root) is None:
         raise ValueError(
-            f"{root} has no splits and is no folder of images and masks ({layout.description}). Make such a copy: "
+            f"{root} has no splits and is not a folder of images and masks ({layout.description}). Make such a copy: "
             f"refinenet data check {root} --fix COPY"
         )
     return GrowingDataset(root=root, encoding=find_encoding(layout), layout=layout)

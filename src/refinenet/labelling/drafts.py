@@ -253,8 +253,8 @@ def write_labels(
         image_prefix: For Label Studio, the prefix of the image URLs; by default "/data/local-files/?d=FOLDER/"
             with the name of the folder of images.
         recursive: Whether to include subfolders.
-        names: Names of images in the tool and in a dataset, with "/" between folders and with their suffix, by their
-            files; by default their paths below the folder of images, and in a list as the list has them.
+        names: Names of the images in the tool and in a dataset, by file, with "/" between folders and with suffixes;
+            by default their paths below the folder of images or, for a list, as the list has them.
         progress: Whether to show progress on standard error.
 
     Returns:

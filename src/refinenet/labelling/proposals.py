@@ -82,7 +82,7 @@ def read_proposals(drafts: DraftSet, image: DraftImage, renaming: Renaming) -> P
         if drafts.origin_is_suspects:
             raise ValueError(
                 f"{drafts.folder} was written by an earlier version, without a record of its proposals. Run `refinenet "
-                "label errors` with the same options again, which takes moments, and correct the new files."
+                "label errors` with the same options again, which takes only moments, and correct the new files."
             )
         return None
     origin = drafts.options.label_set

@@ -30,7 +30,7 @@ def drop_specks(labels: LabelMap, min_area: int) -> LabelMap:
         ValueError: `min_area` is negative.
     """
     if min_area < 0:
-        raise ValueError(f"min_area is a number of pixels, 0 or more, not {min_area}.")
+        raise ValueError(f"min_area must be a number of pixels, 0 or more, not {min_area}.")
     if min_area <= 1 or labels.size == 0:
         return labels
     numbers = number_regions(labels)

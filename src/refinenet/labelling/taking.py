@@ -126,19 +126,20 @@ def take_labels(
 ) -> Taken:
     """Import labels exported by an annotation tool into a dataset of images and masks.
 
-    The doctor checks all of them before anything is changed. Replaced files are backed up to `.before/` in the
-    dataset, and `labels_taken.jsonl` there gets a line for each image. A second call with the same export changes
-    nothing.
+    All are checked as by `refinenet data check` before anything is changed. Replaced files are backed up to `.before/`
+    in the dataset, and `labels_taken.jsonl` there gets a line for each image. A second call with the same export
+    changes nothing.
 
     New images whose draft came back exactly as it was written join "train", because a model that is measured on them
-    would be measured by its own predictions; where the images related to them are in another split, they are left out.
+    would be measured against its own predictions; if the images related to them are in another split, they are left
+    out.
     Proposals of `find_label_errors` that came back exactly as proposed are withdrawn: the dataset keeps its labels.
     Neither applies to images that a person is known to have looked at (`reviewed`, or a task submitted in Label
     Studio).
 
     Args:
         export: A folder, a zip archive or a JSON file, in any format of `FORMATS`; or the folder that was given to
-            `correct_labels`, of which the accepted masks are taken; or the table of decisions that the page
+            `correct_labels`, whose accepted masks are imported; or the table of decisions that the page
             `suspects.html` has saved, with the folder of the search as `drafts`.
         into: The dataset's folder; if missing, it is created with `images/`, `masks/`, `classes.yaml` and lists of the
             splits.
@@ -153,14 +154,14 @@ def take_labels(
             become one class, and "void" leaves pixels without a class.
         group: As for `refinenet data split`: new images join the split of their group.
         val: Share of images for validation, which new groups preserve.
-        check: Whether to refuse labels in which the doctor finds errors that would stop training.
+        check: Whether to refuse labels with errors that would stop training, as `refinenet data check` finds them.
         progress: Whether to show progress on standard error.
 
     Raises:
         ValueError: The export or the dataset is damaged or not recognised, nothing was accepted in the folder of
-            `correct_labels`, a label is not a class of the dataset, a label to rename does not exist, the doctor found
-            errors that would stop training, none of the images has one of the drafts, or only unchanged drafts could
-            validate in a new dataset; nothing was changed.
+            `correct_labels`, a label is not a class of the dataset, a label to rename does not exist, there are
+            errors that would stop training, none of the images has one of the drafts, or a new dataset would have
+            only unchanged drafts for validation; nothing was changed.
         FileExistsError: `output` is not empty.
         FileNotFoundError: The export or the drafts are missing.
         OSError: A file cannot be read or written.

@@ -77,7 +77,7 @@ class Architecture:
         if not 1 <= len(scales) <= 2 or not all(type(scale) in (int, float) and 0.1 <= scale <= 4 for scale in scales):
             raise ValueError(f"input_scales must be one or two numbers from 0.1 to 4, not {self.input_scales!r}.")
         if len(scales) == 2 and scales[0] <= scales[1]:
-            raise ValueError(f"input_scales must fall, the largest first, not {self.input_scales!r}.")
+            raise ValueError(f"input_scales must be in descending order, the largest first, not {self.input_scales!r}.")
         object.__setattr__(self, "input_scales", scales)
 
     @property

@@ -12,7 +12,7 @@ BatchNormMode = Literal["train", "frozen_statistics", "frozen", "synchronised"]
 
 @dataclass(frozen=True, kw_only=True)
 class BatchNormConfig(Settings):
-    """What batch norm does in training.
+    """Behaviour of batch norm in training.
 
     Raises:
         ValueError: A value that is not allowed.
@@ -20,6 +20,6 @@ class BatchNormConfig(Settings):
 
     batch_norm: BatchNormMode = "train"
     """Statistics that batch norms use. "train": those of the batch, in each process its own. "frozen_statistics": the
-    running statistics that the network came with, factors and offsets being trained, as the papers did with their small
-    batches. "frozen": factors and offsets stay, too. "synchronised": statistics of the batches of all processes
-    together."""
+    running statistics that the network came with, while factors and offsets are trained, as in the papers with their
+    small batches. "frozen": factors and offsets are not trained, either. "synchronised": statistics of the batches of
+    all processes together."""

@@ -40,7 +40,7 @@ def check_same_classes(ours: LabelSet, dataset: Labelled) -> None:
     _refuse_without_classes(ours, dataset)
     if len(ours) != len(theirs):
         raise ValueError(
-            f"The model has {len(ours)} classes, the dataset {dataset.name} has {len(theirs)}: "
+            f"The model has {len(ours)} classes, but the dataset {dataset.name} has {len(theirs)}: "
             "use another model or dataset, or train this model on it first."
         )
     different = [(a, b) for a, b in zip(ours.names, theirs.names, strict=True) if a != b]
@@ -89,14 +89,14 @@ def take_classes(
 
     Raises:
         ValueError: The number of classes is fixed, and differs from that of the dataset; or the network predicts
-            classes alone, and the dataset has none.
+            only classes, and the dataset has none.
     """
     ours, theirs = card.label_set, dataset.label_set
     if not ours.names or (not theirs.names and len(network.architecture.outputs) > 1):
         is_new = not (fixed or card.weights_sha256 or card.recipe)
         if ours.names and ours.is_numbered() and is_new:
             raise ValueError(
-                f"{dataset.name} has no masks, so that the new network cannot learn classes." + _advise_outputs(dataset)
+                f"{dataset.name} has no masks, so the new network cannot learn classes." + _advise_outputs(dataset)
             )
         message = f"{dataset.name} has no masks: it does not train the classes of the network."
         print_note(message, enabled=progress and len(ours) > 0)
@@ -104,7 +104,7 @@ def take_classes(
     _refuse_without_classes(ours, dataset)
     if fixed and len(ours) != len(theirs):
         raise ValueError(
-            f"The model was made for num_classes={len(ours)}, the dataset {dataset.name} has {len(theirs)}. "
+            f"The model was made for num_classes={len(ours)}, but the dataset {dataset.name} has {len(theirs)}. "
             "Leave num_classes out: the dataset determines it."
         )
     if ours.names != theirs.names and not (ours.is_numbered() and len(ours) == len(theirs)):

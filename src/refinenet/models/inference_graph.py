@@ -190,7 +190,7 @@ def example_images(network: Network) -> Tensor:
 
 
 class Maps(nn.Module):
-    """Network that returns the maps of its outputs before upsampling: of classes alone, their logits."""
+    """Network that returns the maps of its outputs before upsampling; for a network with only classes, their logits."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -226,7 +226,7 @@ class GraphResult:
 def list_results(outputs: Sequence[OutputSpec], classes: int) -> tuple[GraphResult, ...]:
     """Return the outputs of the graph of a network, in their order.
 
-    Of classes these are labels and logits. Each other output has its name, and its values in its unit at the size of
+    For classes, these are labels and logits. Each other output has its name, and its values in its unit at the size of
     the image, as `RefineNet.predict` returns them, followed by NAME_deviation if it predicts that of its errors. The
     maps of all outputs, from which windows and scales are put together, come last.
 
@@ -264,8 +264,8 @@ def _check_names(outputs: Sequence[OutputSpec], names: Sequence[str]) -> None:
     taken = next((name for name in values if name in (INPUT, LABELS, LOGITS, MAPS) or names.count(name) > 1), None)
     if taken is not None:
         raise ValueError(
-            f"An output named {taken!r} cannot be exported, since graphs have another input or output of this name. "
-            "Train it under another one."
+            f"An output named {taken!r} cannot be exported, because graphs have another input or output of this "
+            "name. Train it under another name."
         )
 
 

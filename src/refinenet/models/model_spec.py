@@ -119,7 +119,8 @@ class ModelSpec:
             raise ValueError(f"num_layers must be one of {PUBLISHED_RESNETS}, not {self.num_layers!r}.")
         if self.num_layers is not None and self.encoder is not None:
             raise ValueError(
-                f"num_layers={self.num_layers} selects a ResNet, encoder={self.encoder!r} another network: pass one."
+                f"num_layers={self.num_layers} selects a ResNet, but encoder={self.encoder!r} selects another "
+                "network: pass one."
             )
         if self.model is not None and self.encoder_weights is not None:
             raise ValueError("A saved model contains its encoder's weights: pass model or encoder_weights, not both.")
@@ -164,7 +165,7 @@ class ModelSpec:
         if self.bands is not None:
             object.__setattr__(self, "bands", read_bands(self.bands))
         if self.seed is not None and (type(self.seed) is not int or not 0 <= self.seed < 2**63):
-            raise ValueError(f"seed is a whole number from 0 to 2^63 - 1, not {self.seed!r}.")
+            raise ValueError(f"seed must be a whole number from 0 to 2^63 - 1, not {self.seed!r}.")
 
     @property
     def encoder_name(self) -> str | None:

@@ -72,7 +72,7 @@ class Network(nn.Module):
             images: `(N, B, H, W)` float32 in [0, 1], by default RGB, any H and W from 1 up.
 
         Returns:
-            `(N, C, H, W)` float32: of a network with classes alone, their logits.
+            `(N, C, H, W)` float32; for a network with only classes, their logits.
         """
         return upsample(self.maps(images), images, align_corners=False)
 

@@ -43,12 +43,12 @@ class TrainConfig(
     batch_size: Count | Literal["auto"] = 8
     """Images per step, over all processes; "auto" is the largest number that fits into a GPU's memory."""
     accumulation: Count = 1
-    """Parts in which a batch is computed, one after the other, to save memory; the gradients are those of the whole
-    batch, except through batch norms that use statistics of each part."""
+    """Number of parts into which a batch is split and computed one after the other, to save memory; the gradients are
+    those of the whole batch, except through batch norms that use statistics of each part."""
     validate_every: Count = 1
     """Epochs between measurements on the validation split; the last epoch is always measured."""
     patience: Count | None = None
-    """Epochs without a better validation mIoU after which training ends early; None trains all epochs."""
+    """Number of epochs without a better validation mIoU after which training stops early; None trains all epochs."""
     checkpoint_minutes: Annotated[float, Range(above=0)] = 10.0
     """Minutes between checkpoints within an epoch; the end of an epoch always gets one."""
     workers: Annotated[int, Range(0)] = 2 if sys.platform == "linux" else 0
@@ -61,10 +61,10 @@ class TrainConfig(
     """Where images are resized, cropped and flipped: in the loading processes, or on the device that trains, for a GPU
     in a machine with few cores. Colours are varied on the device in both cases."""
     compile: bool = False
-    """Whether to compile the network with `torch.compile`: minutes at the start, for faster steps on a GPU."""
+    """Whether to compile the network with `torch.compile`: takes minutes at the start, makes steps on a GPU faster."""
     seed: Seed = DEFAULT_SEED
-    """Seed of the order of images, their augmentation, dropout and new rows of the classifier; on the command line also
-    of a new network's weights, which in Python follow from the seed passed to `RefineNet`."""
+    """Seed for the order of images, their augmentation, dropout and new rows of the classifier; on the command line
+    also for a new network's weights, which in Python depend on the `seed` of `RefineNet`."""
 
     value_range: ValueRange | None = None
     """Stored values of images that become black and white, such as (0, 4095) for 12 bits; saved with the model and used

@@ -53,7 +53,7 @@ def continue_run(arguments: TrainArguments) -> tuple[Network, ModelCard, TrainAr
     assert arguments.continue_from is not None
     folder = RunFolder(Path(arguments.continue_from))
     if (folder.path / "stages.json").exists():
-        raise ValueError(f"{folder.path} is a training in stages: continue its last stage, one of its folders.")
+        raise ValueError(f"{folder.path} is a training run in stages: continue the folder of its last stage.")
     values = folder.read_description()
     start = folder.last_model if folder.last_model.exists() else folder.best_model
     if not start.exists():
@@ -61,7 +61,9 @@ def continue_run(arguments: TrainArguments) -> tuple[Network, ModelCard, TrainAr
     config = TrainConfig.from_dict({"longest_side": "none", **values["config"]})
     source = values["source"]
     if arguments.dataset is None and FUNCTION in source["dataset"]:
-        raise ValueError(f"The run in {folder.path} was trained on a function: pass a dataset to continue with.")
+        raise ValueError(
+            f"The run in {folder.path} was trained on a function, which is not stored: pass a dataset to continue with."
+        )
     network, card = load(start)
     settings = {**_kept(config), **shorten_schedule(config), **arguments.settings}
     dataset = source["dataset"] if arguments.dataset is None else arguments.dataset

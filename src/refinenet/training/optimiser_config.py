@@ -23,16 +23,16 @@ class OptimiserConfig(Settings):
     optimiser: Optimiser = "adamw"
     """"adamw", or "sgd" with momentum as in the papers."""
     learning_rate: LearningRate | Literal["auto"] = 1e-3
-    """Highest learning rate of decoder and classifier; "auto" finds one before the first epoch, in a test of rising
-    rates (Smith, 2017)."""
+    """Peak learning rate of the decoder and the classifier; "auto" finds one before the first epoch, in a test of
+    rising rates (Smith, 2017)."""
     encoder_learning_rate: LearningRate | None = None
-    """Highest learning rate of the encoder; by default that of the decoder."""
+    """Peak learning rate of the encoder; by default that of the decoder."""
     weight_decay: Annotated[float, Range(0, 100)] = 1e-4
     """Weight decay of kernels; biases and batch norms have none."""
     momentum: Annotated[float, Range(0, below=1)] = 0.9
     """Momentum of "sgd"."""
     gradient_clipping: Annotated[float, Range(0, 1e9)] = 0.0
-    """Largest norm of all gradients together, to which larger ones are scaled down; 0 for no clipping."""
+    """Largest norm of all gradients together; larger gradients are scaled down to it. 0 for no clipping."""
     ema_decay: Annotated[float, Range(0, below=1)] = 0.99
     """Decay per step of the exponential moving average of the weights that is measured and saved, such as 0.995; 0
     measures and saves the weights themselves."""

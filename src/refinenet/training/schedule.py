@@ -41,12 +41,12 @@ class ScheduleConfig(Settings):
     polynomial_power: Annotated[float, Range(0, 100)] = 0.9
     """Power of a polynomial schedule: the rate falls as (1 - share of steps done after warm-up) to this power."""
     lowest_rate: Annotated[float, Range(0, 1)] = 0.0
-    """Share of its highest value that a polynomial or cosine rate falls to."""
+    """Final learning rate of a polynomial or cosine schedule, as a share of the peak."""
     step_epochs: Annotated[tuple[float, ...], Rule(_are_rising, "numbers above 0, each larger than the last")] = ()
     """Numbers of epochs, counted from the start of the run, after which the rates are multiplied by `step_factor`;
     fractions are allowed."""
     step_factor: Annotated[float, Range(1e-12, 1)] = 0.1
-    """Factor of the rates at each of `step_epochs`."""
+    """Factor by which the rates are multiplied at each of `step_epochs`."""
 
     def _conflicts(self) -> list[str]:
         conflicts = []

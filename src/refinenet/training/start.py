@@ -336,8 +336,8 @@ def _open_teacher(config: TrainConfig, network: Network, train_set: Dataset) -> 
     teacher, card = open_model(config.teacher)
     if card.architecture.band_names != network.architecture.band_names:
         raise ValueError(
-            f"The teacher {config.teacher} takes the bands {', '.join(card.architecture.band_names)}, and the network "
-            f"{', '.join(network.architecture.band_names)}: it must take the same ones."
+            f"The teacher {config.teacher} takes the bands {', '.join(card.architecture.band_names)}, but the network "
+            f"takes {', '.join(network.architecture.band_names)}: both must take the same ones."
         )
     check_teacher(card, network.architecture.outputs, train_set, fills_missing=config.fill_missing)
     teacher.to(network.mean.device).eval().requires_grad_(False)

@@ -120,7 +120,7 @@ def check_teacher(card: ModelCard, outputs: Sequence[OutputSpec], train_set: Dat
     if class_output(outputs) is None:
         return
     if not card.label_set.names:
-        raise ValueError("The teacher predicts no classes, and the network does: choose another teacher.")
+        raise ValueError("The teacher predicts no classes, but the network does: choose another teacher.")
     check_same_classes(card.label_set, train_set)
 
 
@@ -149,7 +149,7 @@ def check_settings(config: TrainConfig, outputs: Sequence[OutputSpec]) -> None:
     if has_only_classes(outputs):
         unused = [name for name in _OUTPUT_SETTINGS if getattr(config, name)]
         if unused:
-            raise ValueError(f"{unused[0]} has no effect for a network that predicts classes alone: leave it out.")
+            raise ValueError(f"{unused[0]} has no effect for a network that predicts only classes: leave it out.")
         return
     if class_output(outputs) is None:
         changed = [name for name, default in _CLASS_SETTINGS.items() if getattr(config, name) != default]

@@ -1,4 +1,4 @@
-"""The commands `refinenet label ...`, one file per command: labels with a model's help."""
+"""The commands `refinenet label ...`, one file per command: model-assisted labelling."""
 
 import typer
 

@@ -118,8 +118,8 @@ def _print(taken: "Taken") -> None:
     drafts = [image for image in taken.images if image.is_draft]
     if unseen := sum(not image.is_reviewed for image in drafts):
         say(
-            f"{unseen} of them came back exactly as drafted: they are in train, and never validate. If you have looked "
-            "at all images, --reviewed counts them as correct; --only-corrected leaves such images out"
+            f"{unseen} of them came back exactly as drafted: they are used only for training. If you have looked at "
+            "all images, --reviewed counts them as correct; --only-corrected leaves such images out"
         )
     if seen := sum(image.is_reviewed for image in drafts):
         say(f"{seen} of them came back exactly as drafted, and count as correct")

@@ -21,7 +21,9 @@ class Kind(NamedTuple):
 FIX = "`--fix OUT` writes a copy "
 WITHOUT = "without <these samples|this sample>."
 AGAIN = "Get <new copies of the files|a new copy of the file>, or remove both image and label; " + FIX + WITHOUT
-_OTHER_RANGE = "Its range is {range}: create the network with a band {band}:LOW:HIGH if its values have another one."
+_OTHER_RANGE = (
+    "Its range is {range}: create the network with a band {band}:LOW:HIGH if its values have a different one."
+)
 
 IMAGE_KINDS: Mapping[str, Kind] = {
     # Files in the folders
@@ -141,12 +143,12 @@ IMAGE_KINDS: Mapping[str, Kind] = {
     ),
     "size-exif": Kind(
         True, True, "<These photographs are|This photograph is> stored sideways, with a note in the EXIF data to turn "
-        "<them|it> upright, as viewers and this package do. The labels were drawn without the turn, so they do not "
-        "match.", FIX + "with <these labels turned like their images|this label turned like its image>.",
+        "<them|it> upright, as viewers and this package do. The labels were drawn on the unrotated image, so they do "
+        "not match.", FIX + "with <these labels turned like their images|this label turned like its image>.",
     ),
     "exif-turned": Kind(
-        False, True, "<These photographs have|This photograph has> a note in the EXIF data to be turned or mirrored, "
-        "which this package does. Whether the labels were drawn on the turned image cannot be seen from the sizes.",
+        False, True, "<These photographs have|This photograph has> a note in the EXIF data to be rotated or mirrored, "
+        "which this package does. The sizes do not show whether the labels were drawn on the rotated image.",
         "Compare image and label on a contact sheet (`refinenet data info DATA --sheet sheet.png`). "
         "If they match, nothing has to be done; " + FIX + "with the images turned, without the note.",
     ),
@@ -287,7 +289,7 @@ IMAGE_KINDS: Mapping[str, Kind] = {
         False, False, "<These images are NumPy files|This image is a NumPy file>, which only networks with named "
         "bands read: training any other "
         "network would fail.",
-        "Make the network with the bands of the <files|file>, such as `--bands red,green,blue,nir:0:4095`. Whether "
+        "Create the network with the bands of the <files|file>, such as `--bands red,green,blue,nir:0:4095`. Whether "
         "their "
         "values fit is checked when it is trained.",
     ),
@@ -295,9 +297,8 @@ IMAGE_KINDS: Mapping[str, Kind] = {
         False, False, "<These images hold|This image holds> {message}, which are not read as RGB: only networks with "
         "named bands are "
         "trained on them, and training any other network would not start.",
-        "Make the network with the bands of the <files|file>, such as `--bands red,green,blue,nir:0:4095`. RGB models "
-        "read "
-        "three of them, by number: `refinenet deploy --bands 3,2,1`.",
+        "Create the network with the bands of the <files|file>, such as `--bands red,green,blue,nir:0:4095`. RGB "
+        "models read three of them, by number: `refinenet deploy --bands 3,2,1`.",
     ),
     "image-needs-rasterio": Kind(
         True, False, "<These images are|This image is> sound, but <hold|holds> bands that only rasterio reads.",
@@ -325,9 +326,8 @@ IMAGE_KINDS: Mapping[str, Kind] = {
         "Remove <them|it> from the names, or check whether <they are|it is> missing by mistake.",
     ),
     "class-unseen": Kind(
-        False, False, "{values} <do|does> not occur in the {masks} images checked. What occurs in no other image, "
-        "either, "
-        "cannot be learned.", "Check all images with `refinenet data check`, without `--quick`.",
+        False, False, "{values} <do|does> not occur in the {masks} images checked. What occurs in none of the "
+        "other images, either, cannot be learned.", "Check all images with `refinenet data check`, without `--quick`.",
     ),
     "class-not-in-train": Kind(
         False, False, "{values} <are|is> evaluated but never trained: <they occur|it occurs> only in other splits "
@@ -369,7 +369,7 @@ BAND_KINDS: Mapping[str, Kind] = {
     "bands-refused": Kind(
         True, False, "<These images cannot|This image cannot> be read as the bands of the network: training would "
         "fail. {message}",
-        "Make the network with the bands of the <files|file>, or name these in a bands.yaml to choose some of them.",
+        "Create the network with the bands of the <files|file>, or name these in a bands.yaml to choose some of them.",
     ),
     "band-constant": Kind(
         False, False, "The band {band} has one value in <each of these images|this image>, so it shows the network "

@@ -119,7 +119,7 @@ def _describe_others(layout: Layout, targets: Sequence[str]) -> tuple[str, ...]:
     lines = [f"Ground truth besides classes: {', '.join(f'{name}/' for name in targets)}"] if targets else []
     if bands:
         names = ", ".join(f"{name}/" for name in bands)
-        lines.append(f"Bands beside the images, which are checked when a network of them is trained: {names}")
+        lines.append(f"Bands beside the images, which are checked when a network for them is trained: {names}")
     return tuple(lines)
 
 

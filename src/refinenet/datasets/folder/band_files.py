@@ -45,7 +45,7 @@ def add_bands(dataset: Dataset, layout: Layout, files: SplitFiles) -> Dataset:
     for name, bands in declared.items():
         folder = _find_folder(layout, files, name)
         if folder is None:
-            raise FileNotFoundError(f"{path} declares {name!r}, and there is no folder {name} beside the images.")
+            raise FileNotFoundError(f"{path} declares {name!r}, but there is no folder {name} beside the images.")
         find = dataset.image_file if folder == files.images else _match(folder, dataset, files)
         found.append(BandFiles(bands=bands, find=find, origin=path))
     return replace(dataset, band_files=tuple(found))
@@ -67,7 +67,7 @@ def open_band_folder(root: Path) -> Dataset:
     """
     first = root / next(iter(_read_file(root / FILE)))
     if not first.is_dir():
-        raise FileNotFoundError(f"{root / FILE} declares {first.name!r}, and there is no folder {first}.")
+        raise FileNotFoundError(f"{root / FILE} declares {first.name!r}, but there is no folder {first}.")
     names, unread = list_images_below(first)
     if not names:
         raise ValueError(f"{first} holds no images (looked for {', '.join(BAND_SUFFIXES)}).")
@@ -102,19 +102,21 @@ def list_band_folders(layout: Layout) -> tuple[str, ...]:
 def _read_file(path: Path) -> dict[str, tuple[Band, ...]]:
     values = load_yaml(path)
     if not isinstance(values, Mapping) or not values:
-        raise ValueError(f"{path}: it maps folders to lists of bands, such as images: [red, green, blue].")
+        raise ValueError(f"{path}: it must map folders to lists of bands, such as images: [red, green, blue].")
     declared: dict[str, tuple[Band, ...]] = {}
     for name, bands in values.items():
         listed = bands if isinstance(bands, list) else [bands]
         if not isinstance(name, str) or not all(isinstance(band, str) for band in listed):
-            raise ValueError(f"{path}: {name!r} is a list of bands, such as [red, green, blue], not {shorten(bands)}.")
+            raise ValueError(
+                f"{path}: {name!r} must be a list of bands, such as [red, green, blue], not {shorten(bands)}."
+            )
         try:
             declared[name] = read_bands(listed)
         except ValueError as error:
             raise ValueError(f"{path}: {name!r}: {error}") from error
     names = [band.name for bands in declared.values() for band in bands]
     if len(set(names)) < len(names):
-        raise ValueError(f"{path}: each band has a name of its own, unlike {', '.join(names)}.")
+        raise ValueError(f"{path}: each band needs its own name, but the names are {', '.join(names)}.")
     return declared
 
 

@@ -235,7 +235,7 @@ def parse_classes(values: Any, origin: str) -> MaskEncoding:
     kind = values.get("masks", "ids")
     if kind not in ("ids", "colours"):
         hint = " Did you mean 'colours'?" if kind == "colors" else ""
-        raise ValueError(f"'masks' is ids or colours, not {shorten(kind)}.{hint}")
+        raise ValueError(f"'masks' must be ids or colours, not {shorten(kind)}.{hint}")
     if kind == "ids":
         stored = _parse_hex(_as_list(values, "values")) if "values" in values else list(range(len(names)))
         return replace(of_ids(label_set, stored, _parse_hex(ignored), origin), has_colours="colours" in values)
@@ -260,7 +260,8 @@ def _list_names(values: Mapping[str, Any]) -> list[Any]:
         return _as_list(values, "names")
     if not names or not all(type(key) is int for key in names) or sorted(names) != list(range(len(names))):
         raise ValueError(
-            f"'names' is a list, or has the keys 0 to {max(len(names) - 1, 0)}, each once; it has {shorten([*names])}."
+            f"'names' must be a list, or have the keys 0 to {max(len(names) - 1, 0)}, each once; it has "
+            f"{shorten([*names])}."
         )
     return [names[k] for k in range(len(names))]
 
@@ -273,9 +274,9 @@ def of_ids(label_set: LabelSet, values: list[Any], ignored: list[Any], origin: s
     """
     for key, ids in (("values", values), ("ignore", ignored)):
         if not all(type(value) is int and 0 <= value <= _MAX_ID for value in ids):
-            raise ValueError(f"{key!r} lists ids, whole numbers from 0 to {_MAX_ID}, not {shorten(ids)}.")
+            raise ValueError(f"{key!r} must list ids, whole numbers from 0 to {_MAX_ID}, not {shorten(ids)}.")
     if len(values) != len(label_set):
-        raise ValueError(f"'values' lists an id for each of the {len(label_set)} names, it has {len(values)}.")
+        raise ValueError(f"'values' must list an id for each of the {len(label_set)} names, but has {len(values)}.")
     doubled = sorted(value for value in set(values) if values.count(value) > 1)
     if doubled:
         raise ValueError(f"the id {doubled[0]} occurs twice in 'values': two classes cannot be told apart.")
@@ -311,14 +312,14 @@ def of_colours(label_set: LabelSet, ignored: Sequence[Colour], origin: str) -> M
 def _as_list(values: Mapping[str, Any], key: str) -> list[Any]:
     value = values[key]
     if not isinstance(value, list):
-        raise ValueError(f"{key!r} is a list, not {shorten(value)}.")
+        raise ValueError(f"{key!r} must be a list, not {shorten(value)}.")
     return value
 
 
 def _as_name(value: Any) -> str:
     # `_PlainLoader` converts canonical decimals only (7, not 07 or +7), so str() restores the text in the file.
     if type(value) not in (str, int):
-        raise ValueError(f"'names': a class name is text, not {shorten(value)}: put it in quotes.")
+        raise ValueError(f"'names': a class name must be text, not {shorten(value)}: put it in quotes.")
     return str(value)
 
 
@@ -343,7 +344,7 @@ def as_colour(value: Any) -> Colour:
         ValueError: It is not a colour.
     """
     if not (isinstance(value, list) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value)):
-        raise ValueError(f"a colour is [red, green, blue], each from 0 to 255, not {shorten(value)}.")
+        raise ValueError(f"a colour must be [red, green, blue], each from 0 to 255, not {shorten(value)}.")
     return value[0], value[1], value[2]
 
 

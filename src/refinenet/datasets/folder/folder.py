@@ -128,8 +128,8 @@ class FolderSplits:
 def _refuse_one_image(layout: Layout, split: str) -> None:
     if layout.is_dealt and not layout.splits[split].image_names:
         raise ValueError(
-            f"{layout.root.resolve().name} has one image, which is kept for val: training needs two or more, or "
-            "the folders images/train and masks/train."
+            f"{layout.root.resolve().name} has only one image, which is used for validation: training needs two "
+            "or more, or the folders images/train and masks/train."
         )
 
 

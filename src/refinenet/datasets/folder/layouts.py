@@ -284,9 +284,9 @@ def _load_mapping(path: Path) -> Mapping[str, Any]:
 def _read_options(path: Path, values: Mapping[str, Any]) -> Options:
     labels, crowds = values.get("labels"), values.get("crowds", "auto")
     if labels is not None and not (isinstance(labels, str) and labels.strip("/ ")):
-        raise ValueError(f"{path}: 'labels' is the folder or file that holds the labels, not {shorten(labels)}.")
+        raise ValueError(f"{path}: 'labels' must be the folder or file that holds the labels, not {shorten(labels)}.")
     if crowds not in ("auto", "labels", "void"):
-        raise ValueError(f"{path}: 'crowds' is auto, labels or void, not {shorten(crowds)}.")
+        raise ValueError(f"{path}: 'crowds' must be auto, labels or void, not {shorten(crowds)}.")
     return Options(
         labels=labels and labels.strip("/ "), crowds=crowds, renames=parse_renames(values.get("rename", {}), path)
     )
@@ -305,10 +305,10 @@ def _follow(path: Path, values: Mapping[str, Any]) -> Layout:
     """Return the layout that a YAML file describes."""
     inner = values.get("path", ".")
     if not isinstance(inner, str):
-        raise ValueError(f"{path}: 'path' is a folder, not {shorten(inner)}.")
+        raise ValueError(f"{path}: 'path' must be a folder, not {shorten(inner)}.")
     root = path.parent / inner
     if not root.is_dir():
-        raise FileNotFoundError(f"{path}: 'path' is {inner}, and there is no folder {root}.")
+        raise FileNotFoundError(f"{path}: 'path' is {inner}, but there is no folder {root}.")
     has_classes = not set(KEYS).isdisjoint(values)
     options = _read_options(path, values)
     named = [key for key in _SPLIT_KEYS if key in values]
@@ -330,10 +330,10 @@ def _follow(path: Path, values: Mapping[str, Any]) -> Layout:
 def _read_split(path: Path, root: Path, key: str, value: Any) -> tuple[Path, Path]:
     is_sound = isinstance(value, Mapping) and set(value) == {"images", "masks"}
     if not is_sound or not all(isinstance(folder, str) for folder in value.values()):
-        raise ValueError(f"{path}: {key!r} is {{images: FOLDER, masks: FOLDER}}, not {shorten(value)}.")
+        raise ValueError(f"{path}: {key!r} must be {{images: FOLDER, masks: FOLDER}}, not {shorten(value)}.")
     for kind, folder in value.items():
         if not (root / folder).is_dir():
-            raise FileNotFoundError(f"{path}: {kind!r} of {key!r} is {folder}, and there is no folder {root / folder}.")
+            raise FileNotFoundError(f"{path}: {kind!r} of {key!r} is {folder}, but there is no folder {root / folder}.")
     return root / value["images"], root / value["masks"]
 
 

@@ -89,7 +89,7 @@ class TargetEncoding:
         stored, valid = read_stored(path)
         if stored.shape[2] != len(self.missing):
             raise ChannelsError(
-                f"{path} has {stored.shape[2]} channels, and {self.spec.name} has {len(self.missing)}: "
+                f"{path} has {stored.shape[2]} channels, but {self.spec.name} has {len(self.missing)}: "
                 f"{', '.join(self.spec.channels) or self.spec.info.meaning}.{_hint_at_order(stored, len(self.missing))}"
             )
         is_normals = self.spec.kind == "normals"
@@ -117,8 +117,8 @@ class TargetEncoding:
     def _rescale(self, stored: npt.NDArray[Any], path: Path) -> npt.NDArray[np.float64]:
         if self.spec.kind == "depth" and self.scales[0] is None and stored.dtype.kind in "ui":
             raise UndeclaredError(
-                f"{path} holds integers ({stored.dtype}), and their unit is not known. State in {self.origin} the "
-                "stored value of a metre, for example 1000 for millimetres, in two lines: `depth:` and `  scale: 1000`."
+                f"{path} holds integers ({stored.dtype}) in an unknown unit. State the stored value of a metre, for "
+                f"example 1000 for millimetres, in {self.origin} in two lines: `depth:` and `  scale: 1000`."
             )
         values: npt.NDArray[np.float64] = stored.astype(np.float64)
         values /= [1.0 if scale is None else scale for scale in self.scales]
@@ -131,8 +131,8 @@ class TargetEncoding:
             return stored.astype(np.float64) / np.iinfo(stored.dtype).max * 2 - 1
         said = "is not declared" if self.encoding is None else f"is {self.encoding} in {self.origin}"
         raise UndeclaredError(
-            f"{path} holds {stored.dtype}, and its encoding {said}. Floats are xyz; uint8 or uint16 that hold "
-            f"(n + 1) / 2 are declared in {self.origin} by two lines, `normals:` and `  encoding: rgb`."
+            f"{path} holds {stored.dtype}, and its encoding {said}. Floats must be xyz; declare uint8 or uint16 that "
+            f"hold (n + 1) / 2 in {self.origin} with two lines, `normals:` and `  encoding: rgb`."
         )
 
     def _normalise(self, values: npt.NDArray[np.float64], path: Path) -> npt.NDArray[np.float64]:
@@ -143,7 +143,7 @@ class TargetEncoding:
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
             raise ValueError(
-                f"{path} has at row {row}, column {column} a normal of length {length[row, column]:.3g} ({wrong.sum()} "
+                f"{path} has a normal of length {length[row, column]:.3g} at row {row}, column {column} ({wrong.sum()} "
                 f"pixels in total are not of length 1). If these have no ground truth, state their stored value in "
                 f"{self.origin}, under `normals:`, for example `missing: 0`."
             )

@@ -67,7 +67,7 @@ def read_encodings(path: Path, folders: Collection[str], elsewhere: Collection[s
         )
     absent = [name for name in values if name not in folders and name not in elsewhere]
     if absent:
-        raise FileNotFoundError(f"{path} declares {absent[0]!r}, and there is no folder {absent[0]} beside the images.")
+        raise FileNotFoundError(f"{path} declares {absent[0]!r}, but there is no folder {absent[0]} beside the images.")
     parsers = {"depth": _parse_depth, "normals": _parse_normals, "values": _parse_values}
     # Quantities without names cannot be an output, so a folder of other values is left alone unless it is declared.
     wanted = [name for name in folders if name in values or name in ("depth", "normals")]
@@ -115,7 +115,9 @@ class _Entry:
 
     def refuse(self, key: str, allowed: str) -> ValueError:
         """Return the error for a value that is not allowed."""
-        return ValueError(f"{self.path}: {key!r} of {self.name!r} is {allowed}, not {shorten(self.values.get(key))}.")
+        return ValueError(
+            f"{self.path}: {key!r} of {self.name!r} must be {allowed}, not {shorten(self.values.get(key))}."
+        )
 
     def number(self, key: str, *, is_scale: bool = False) -> float | None:
         """Return a number, or None if it is not given."""

@@ -226,10 +226,10 @@ def read_roboflow_classes(path: Path) -> MaskEncoding:
         rows = [[cell.strip() for cell in row] for row in csv.reader(path.read_text("utf-8-sig").splitlines())]
         rows = [row for row in rows if any(row)]
         if not rows or [cell.lower() for cell in rows[0]] != ["pixel value", "class"]:
-            raise ValueError(f"its first line is 'Pixel Value, Class', not {rows[0] if rows else 'missing'}.")
+            raise ValueError(f"its first line must be 'Pixel Value, Class', but is {rows[0] if rows else 'missing'}.")
         for row in rows[1:]:
             if len(row) != 2 or not row[0].isdecimal():
-                raise ValueError(f"a line is an id and a name, such as '0, background', not {', '.join(row)!r}.")
+                raise ValueError(f"a line must be an id and a name, such as '0, background', not {', '.join(row)!r}.")
         names = tuple(name for _, name in rows[1:])
         label_set = LabelSet(names=names, colours=voc_colours(len(names)))
         return of_ids(label_set, [int(value) for value, _ in rows[1:]], [], str(path))

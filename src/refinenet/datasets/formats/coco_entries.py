@@ -248,7 +248,7 @@ def _read_area(entry: Mapping[str, Any]) -> float:
     if value is None:
         return float("nan")
     if type(value) not in (int, float) or not 0 <= value < _MAX_NUMBER:
-        raise ValueError(f"its area is {shorten(value)}: a number of pixels, 0 or more, is allowed.")
+        raise ValueError(f"its area is {shorten(value)}: a number of pixels, 0 or more, is needed.")
     return float(value)
 
 
@@ -268,7 +268,7 @@ def add_shape(shapes: array[int], segmentation: Any, size: tuple[int, int]) -> t
         return True, ""
     if not isinstance(segmentation, list) or not segmentation:
         raise ValueError(
-            f"its segmentation is {shorten(segmentation)}: a list of polygons or run lengths are allowed. "
+            f"its segmentation is {shorten(segmentation)}: it must be a list of polygons, or run lengths. "
             "A file of boxes alone has no labels for segmentation."
         )
     problems, before = [], len(shapes)

@@ -121,7 +121,7 @@ class _Text:
         """Return the error for text that is not `wanted`."""
         found = self._piece[self._place : self._place + 20]
         place = self._before + self._place
-        return ValueError(f"it is not valid JSON: after {place:,} characters comes {found!r}, and not {wanted}.")
+        return ValueError(f"it is not valid JSON: after {place:,} characters, {found!r} was found instead of {wanted}.")
 
     def _read_on(self) -> bool:
         """Read another piece and return whether there was one; doubling the rest keeps long entries linear."""

@@ -70,7 +70,7 @@ class Array:
         self.shape = struct.unpack_from(f"{file.order}{parts[1][2] // 4}i", file.content, parts[1][1])
         if min(self.shape) < 0 or math.prod(self.shape) > MAX_PIXELS:
             size = " x ".join(map(str, self.shape))
-            raise ValueError(f"{file.path} has an array of {size} elements, at most {MAX_PIXELS:,} are read.")
+            raise ValueError(f"{file.path} has an array of {size} elements; at most {MAX_PIXELS:,} are allowed.")
 
     @property
     def name(self) -> str:
@@ -169,7 +169,7 @@ def read_variable(path: Path, name: str) -> Array:
     """
     size = path.stat().st_size
     if size > MAX_BYTES:
-        raise ValueError(f"{path} has {size:,} bytes, at most {MAX_BYTES:,} are read of a MATLAB file of its kind.")
+        raise ValueError(f"{path} has {size:,} bytes; at most {MAX_BYTES:,} are allowed in a MATLAB file of its kind.")
     content = path.read_bytes()
     orders = {b"\0\1IM": "<", b"\1\0MI": ">"}
     if content[124:_HEADER] not in orders:
@@ -192,7 +192,7 @@ def _inflate(file: _File, start: int, size: int) -> Array:
         tag = inflator.decompress(packed, 56)
         room = 8 + int(struct.unpack_from(f"{file.order}I", tag, 4)[0])
         if room > MAX_BYTES:
-            raise file.damage(f"unpacked it has {room:,} bytes, {MAX_BYTES:,} are allowed")
+            raise file.damage(f"unpacked, it has {room:,} bytes; at most {MAX_BYTES:,} are allowed")
         content = tag + inflator.decompress(inflator.unconsumed_tail, max(1, room + 1 - len(tag)))
     except (zlib.error, struct.error) as error:
         raise file.damage(f"its content cannot be unpacked ({error})") from error

@@ -36,9 +36,11 @@ def to_outline(points: Sequence[float], size: tuple[int, int]) -> Outline:
         ValueError: `points` is not such a list, has a value that is not a number, or a point far outside the image.
     """
     if not isinstance(points, list | tuple):
-        raise ValueError(f"a polygon is a list [x0, y0, x1, y1, ...], not {str(points)[:60]!r}.")
+        raise ValueError(f"a polygon must be a list [x0, y0, x1, y1, ...], not {str(points)[:60]!r}.")
     if len(points) < 6 or len(points) % 2:
-        raise ValueError(f"a polygon has {len(points)} numbers: [x0, y0, x1, y1, ...] are an even number, six or more.")
+        raise ValueError(
+            f"a polygon has {len(points)} numbers; [x0, y0, x1, y1, ...] needs an even number, six or more."
+        )
     if not {type(value) for value in points} <= {int, float}:
         invalid = next(value for value in points if type(value) not in (int, float))
         raise ValueError(f"a polygon has {str(invalid)[:60]!r} among its coordinates, which is not a number.")
@@ -136,12 +138,12 @@ def read_runs(counts: Any, size: tuple[int, int]) -> npt.NDArray[np.int32]:
     if not isinstance(counts, list | tuple) or not all(type(run) is int for run in counts):
         raise ValueError("its run lengths (counts) are neither a list of whole numbers nor a compressed string.")
     if any(run < 0 for run in counts):
-        raise ValueError(f"its run lengths (counts) have the negative number {min(counts)}.")
+        raise ValueError(f"its run lengths (counts) contain the negative number {min(counts)}.")
     height, width = size
     if sum(counts) != height * width:
         raise ValueError(
-            f"its run lengths (counts) sum up to {sum(counts)} pixels, but its size is {height} rows of {width} "
-            f"pixels, which are {height * width}."
+            f"its run lengths (counts) add up to {sum(counts)} pixels, but its size is {height} rows of {width} "
+            f"pixels, which makes {height * width}."
         )
     return np.array(counts, np.int32)
 

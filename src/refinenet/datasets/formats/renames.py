@@ -29,7 +29,7 @@ class Renames:
         for old in self.names:
             if is_background(old) or is_void(old):
                 raise ValueError(
-                    f"{self.origin}: {old!r} cannot be renamed, as it also means pixels that nobody labelled. "
+                    f"{self.origin}: {old!r} cannot be renamed, because it also stands for unlabelled pixels. "
                     "Rename the classes themselves."
                 )
 
@@ -67,5 +67,5 @@ def parse_renames(names: Any, path: Path) -> Renames:
     is_sound = isinstance(names, Mapping) and all(type(old) in (str, int) for old in names)
     if not is_sound or not all(type(new) in (str, int) and str(new).strip() for new in names.values()):
         example = "{person: pedestrian}"
-        raise ValueError(f"{path}: 'rename' maps labels to new names, such as {example}, not {shorten(names)}.")
+        raise ValueError(f"{path}: 'rename' must map labels to new names, such as {example}, not {shorten(names)}.")
     return Renames({str(old): str(new) for old, new in names.items()}, f"{path}, 'rename'")

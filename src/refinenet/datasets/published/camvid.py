@@ -89,7 +89,7 @@ def _open_original(root: Path, split: str) -> Dataset:
     absent += [name + MASK_ENDING for name in names if not (masks / (name + MASK_ENDING)).is_file()]
     if absent:
         more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
-        raise ValueError(f"Of {split}, these files are missing in {images} or {masks}: {', '.join(absent[:5])}{more}.")
+        raise ValueError(f"These files of {split} are missing in {images} or {masks}: {', '.join(absent[:5])}{more}.")
     return from_files(
         name="camvid",
         split=split,

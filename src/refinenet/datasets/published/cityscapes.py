@@ -76,7 +76,9 @@ def _read_depth(disparities: Path, cameras: Path, item: str) -> Target:
     path = place(disparities, DISPARITY_ENDING, item)
     stored, _ = read_stored(path)
     if stored.dtype != np.uint16 or stored.shape[2] != 1:
-        raise ValueError(f"{path} holds {stored.dtype} in {stored.shape[2]} channels: disparities have 16 bits in one.")
+        raise ValueError(
+            f"{path} holds {stored.dtype} in {stored.shape[2]} channels: disparities must have one channel of 16 bits."
+        )
     baseline, fx = _read_camera(place(cameras, CAMERA_ENDING, item))
     disparity = (stored.transpose(2, 0, 1).astype(np.float32) - 1) / 256
     disparity[disparity <= 0] = np.nan
@@ -93,7 +95,7 @@ def _read_camera(path: Path) -> tuple[float, float]:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged or not a camera file of Cityscapes ({error!r}).") from error
     if not (baseline > 0 and fx > 0):
-        raise ValueError(f"{path}: the baseline and the focal length are above 0, not {baseline} and {fx}.")
+        raise ValueError(f"{path}: the baseline and the focal length must be above 0, not {baseline} and {fx}.")
     return baseline, fx
 
 
@@ -110,7 +112,7 @@ def _check_pairs(images: list[str], masks: list[str]) -> None:
     if alone:
         lacking = [f"{item} (no *{IMAGE_ENDING if item in masks else MASK_ENDING})" for item in alone[:5]]
         more = f" and {len(alone) - 5} more" if len(alone) > 5 else ""
-        raise ValueError(f"Each image of Cityscapes has a mask. Without a partner: {', '.join(lacking)}{more}.")
+        raise ValueError(f"Each image of Cityscapes must have a mask. Without a partner: {', '.join(lacking)}{more}.")
 
 
 def _place_in_archive(_split: str, item: str) -> str:

@@ -200,7 +200,9 @@ def write_listing(folder: Path, items: Sequence[str], images: Sequence[str]) -> 
         OSError: The list cannot be written.
     """
     if len(set(items)) < len(items):
-        raise ValueError(f"Two images for {folder} have the same name, so one's mask would replace the other's.")
+        raise ValueError(
+            f"Two images for {folder} have the same name, so the mask of one would replace that of the other."
+        )
     lines = [f"{item}\t{image}\n" for item, image in zip(items, images, strict=True)]
     write_atomically(_listing(folder), "".join(lines).encode())
 

@@ -102,7 +102,9 @@ def _read_depth(folder: Path, item: str) -> Target:
     path = _find_depth(folder, item)
     stored, _ = read_stored(path)
     if stored.dtype != np.uint16 or stored.shape[2] != 1:
-        raise ValueError(f"{path} holds {stored.dtype} in {stored.shape[2]} channels: SUN RGB-D has 16 bits in one.")
+        raise ValueError(
+            f"{path} holds {stored.dtype} in {stored.shape[2]} channels: SUN RGB-D has one channel of 16 bits."
+        )
     depth = (stored >> 3 | stored << 13).astype(np.float32) / np.float32(1000)
     depth[depth == 0] = np.nan
     return depth.transpose(2, 0, 1)

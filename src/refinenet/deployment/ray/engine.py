@@ -149,7 +149,7 @@ def _check_output(output: str, kind: Kind | None) -> None:
     """Check that a file can hold a kind, of whatever network; None for what is usual."""
     suffix = Path(output).suffix
     if suffix.lower() in TIFF_SUFFIXES:
-        raise ValueError(f"With Ray {kind or 'a result'} cannot be written as {suffix}: leave out --engine ray.")
+        raise ValueError(f"With Ray, {kind or 'a result'} cannot be written as {suffix}: leave out --engine ray.")
     if kind is not None and is_of_values(kind):
         check_suffix_of(kind, suffix)
     elif kind is not None or suffix.lower() not in _VALUE_SUFFIXES:
@@ -165,7 +165,7 @@ def _check_suffixes(suffixes: Iterable[str], kind: Kind | None, card: ModelCard,
         row = OUTPUT_KINDS[split_kind(chosen)[0]]
         if not (row.is_picture or row.shows_values):
             able = ", ".join(name for name, row in OUTPUT_KINDS.items() if row.is_picture or row.shows_values)
-            raise ValueError(f"With Ray {chosen} cannot be written; {able} can.")
+            raise ValueError(f"With Ray, {chosen} cannot be written; {able} can.")
         renderers.append(open_renderer(chosen, suffix, outputs, card.label_set, options))
     refuse_idle(options, renderers)
 
@@ -262,7 +262,7 @@ def _find_blocked(places: Sequence[tuple[str, str]], *, is_folder: bool) -> dict
 
 def _check_place(image: str, output: str, first: str, *, is_folder: bool) -> None:
     if first != image:
-        raise ValueError(f"{image}: its result would be {output}, like that of {first}. Rename one of them.")
+        raise ValueError(f"{image}: its result would be {output}, which is also that of {first}. Rename one of them.")
     if any("\ud800" <= character <= "\udfff" for character in image + output):
         raise ValueError(f"{image!r} is not a valid UTF-8 name, which Ray needs. Rename it, or leave out --engine ray.")
     if is_folder and is_here(output):

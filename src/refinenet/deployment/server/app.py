@@ -24,7 +24,7 @@ OPEN_PATHS = frozenset(
 
 
 def create_app(model: SegmentationModel, settings: ServerSettings | None = None) -> FastAPI:
-    """Return an ASGI application that serves a model; several in a process do not know of each other.
+    """Return an ASGI application that serves a model; several in one process are independent of each other.
 
     `runner.serve` adds limits on connections, which only a server can enforce.
 

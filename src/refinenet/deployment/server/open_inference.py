@@ -179,7 +179,7 @@ def parse(content: bytes, header: str | None, service: Service) -> InferenceRequ
     if not (isinstance(inputs, list) and len(inputs) == 1 and isinstance(inputs[0], dict)):
         _refuse(f"inputs must be a list of one tensor, {IMAGE!r}.")
     if not (identifier is None or isinstance(identifier, str)):
-        _refuse("id must be a text.")
+        _refuse("id must be text.")
     pixels = _read_tensor(inputs[0], content[length:], _input_of(service), service.settings.max_pixels)
     return InferenceRequest(identifier=identifier, pixels=pixels, outputs=_choose_outputs(asked, service))
 
@@ -236,7 +236,7 @@ def _from_numbers(data: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np
     except (ValueError, TypeError, OverflowError) as error:
         raise Refusal(400, "data must be a list of numbers, flat or nested as the shape.", "tensor") from error
     if values.size != math.prod(shape):
-        _refuse(f"A tensor of this shape has {math.prod(shape)} numbers, data has {values.size}.")
+        _refuse(f"A tensor of this shape has {math.prod(shape)} numbers, but data has {values.size}.")
     if dtype.kind == "u" and not ((values >= 0) & (values <= 255) & (values == np.rint(values))).all():
         _refuse("UINT8 numbers are whole and from 0 to 255.")
     return values.astype(dtype).reshape(shape)

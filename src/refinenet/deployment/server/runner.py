@@ -63,11 +63,11 @@ def _warn(service: Service) -> Iterator[str]:
     settings, needed, there = service.settings, service.needed_bytes, read_machine_bytes()
     if not settings.is_local and settings.token is None:
         yield (
-            f"Warning: {settings.host} can be reached from other machines, and no token is set: everybody there "
+            f"Warning: {settings.host} can be reached from other machines, and no token is set: anyone there "
             "may use this server. Set REFINENET_SERVE_TOKEN, or listen at 127.0.0.1."
         )
     if needed is not None and there is not None and needed > there:
         yield (
-            f"Warning: the limits allow {needed / 1e9:.1f} GB of memory, and there are {there / 1e9:.1f}: large images "
-            "at the same time can end the server. Lower --max-pixels or --workers."
+            f"Warning: the limits allow {needed / 1e9:.1f} GB of memory, but there are only {there / 1e9:.1f}: large "
+            "images at the same time can bring the server down. Lower --max-pixels or --workers."
         )

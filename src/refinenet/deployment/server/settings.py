@@ -62,7 +62,7 @@ class ServerSettings(Settings):
     max_bytes: Annotated[int, Range(1)] = 20 * 2**20
     """Size of the body of a request."""
     total_bytes: Annotated[int, Range(1)] = 64 * 2**20
-    """Size of the bodies of all requests that are received, wait or are computed, beyond which further ones are
+    """Total size of the bodies of all requests that are received, wait or are computed, beyond which further ones are
     refused; and of all responses that clients have not read yet. At least one of `max_bytes` is always taken."""
     max_pixels: Annotated[int, Range(1, MAX_PIXELS)] = 12_500_000
     """Pixels of an image, height times width."""
@@ -76,7 +76,7 @@ class ServerSettings(Settings):
     request_seconds: Annotated[float, Range(above=0)] = 30.0
     """Time for waiting and computing."""
     decode_seconds: Annotated[float, Range(above=0)] = 10.0
-    """Time for decoding an image, in a process of its own."""
+    """Time for decoding an image, in a separate process."""
     write_seconds: Annotated[float, Range(above=0)] = 30.0
     """Time for which a client may leave a response unread."""
     keep_alive_seconds: Annotated[int, Range(1)] = 10

@@ -53,8 +53,8 @@ class WorkQueue:
         if self._pending >= self._capacity or expected > self._seconds:
             seconds = self._promise_place(max(0.0, expected - self._seconds))
             message = (
-                f"The server is busy: {self._pending} requests are computed or wait, no more are taken. "
-                f"Try again in {seconds} s."
+                f"The server is busy: {self._pending} requests are being processed or waiting, and no "
+                f"more are accepted. Try again in {seconds} s."
             )
             raise Refusal(503, message, "queue_full", {"Retry-After": str(seconds)})
 
@@ -111,5 +111,5 @@ class WorkQueue:
             self._pending -= 1
 
     def close(self) -> None:
-        """Take nothing more, without waiting for what runs."""
+        """Accept no more functions, without waiting for those that run."""
         self._executor.shutdown(wait=False, cancel_futures=True)

@@ -164,4 +164,4 @@ class VideoModel(PredictionModel):
         """
         if self.card.architecture.bands:
             named = name_bands(self.card.architecture.bands)
-            raise ValueError(f"Videos have RGB frames, and the model takes {named}. Deploy it on images.")
+            raise ValueError(f"Videos have RGB frames, but the model takes {named}. Deploy it on images.")

@@ -151,11 +151,11 @@ def open_renderers(
     *,
     display: bool,
 ) -> tuple[Renderer | None, Renderer | None]:
-    """Open the renderers of what is written and of what is shown; each option has an effect on one of them.
+    """Open the renderers of what is written and of what is shown; each option must affect at least one of them.
 
     Args:
         plan: Output, from `plan_output`; None to write nothing.
-        kind: Kind of picture; where it is none for a window, the usual one is shown.
+        kind: Kind of result; if it cannot be shown in a window, the usual picture is shown there.
         outputs: Outputs of the network.
         label_set: Its classes.
         options: Choices of the user.

@@ -112,7 +112,7 @@ class ConfusionMatrix:
         """
         classes = len(self.counts)
         if truth.shape != prediction.shape:
-            raise ValueError(f"Truth has the shape {truth.shape}, the prediction {prediction.shape}.")
+            raise ValueError(f"The truth has the shape {truth.shape}, but the prediction has {prediction.shape}.")
         valid = truth != self._ignore_index
         true, predicted = truth[valid].astype(np.int64), prediction[valid].astype(np.int64)
         if self._may_abstain:

@@ -82,10 +82,10 @@ class DepthProtocol:
     def __post_init__(self) -> None:
         low, high = self.range
         if not (is_within(low, 0, np.inf) and is_within(high, 0, np.inf) and 0 < low < high):
-            raise ValueError(f"The range of depths is two numbers of metres, 0 < low < high, not {self.range!r}.")
+            raise ValueError(f"The range of depths must be two numbers of metres, 0 < low < high, not {self.range!r}.")
         for name, value, kinds in (("crop", self.crop, Crop), ("alignment", self.alignment, Alignment)):
             if value not in get_args(kinds):
-                raise ValueError(f"The {name} of depths is one of {', '.join(get_args(kinds))}, not {value!r}.")
+                raise ValueError(f"The {name} of depths must be one of {', '.join(get_args(kinds))}, not {value!r}.")
 
     def describe(self) -> str:
         """Return the protocol in words, for results."""

@@ -72,7 +72,9 @@ class RegressionAccumulator(TargetAccumulator):
     def __init__(self, names: Sequence[str], units: Sequence[str] = ()) -> None:
         self.names, self.units = tuple(names), tuple(units) or ("",) * len(names)
         if not self.names or len(self.units) != len(self.names):
-            raise ValueError(f"A regression has quantities, each with a unit, not {self.names!r} and {self.units!r}.")
+            raise ValueError(
+                f"A regression must have quantities, each with a unit, not {self.names!r} and {self.units!r}."
+            )
         self._sums = ExactSums(len(self.names) * _SUMS)
         """For each quantity the sums of errors, absolute errors, squared errors, true values and their squares."""
         self._pixels: Integers = np.zeros(len(self.names), np.int64)

@@ -36,7 +36,7 @@ def check_folder(folder: str | os.PathLike[str]) -> Path:
     path = Path(folder)
     nearest = next(parent for parent in (path, *path.absolute().parents) if os.path.lexists(parent))
     if not nearest.is_dir():
-        raise ValueError(f"The report needs a folder, but {nearest} is a file. Choose another folder than {path}.")
+        raise ValueError(f"The report cannot be written to {path}: {nearest} is a file. Choose another folder.")
     if (path / PAGE).is_dir() or ((path / PICTURES).exists() and not (path / PICTURES).is_dir()):
         raise ValueError(
             f"The report cannot write its file {PAGE} and folder {PICTURES} in {path}. Choose another folder."

@@ -97,8 +97,8 @@ def _check_shape(chosen: Target, shape: Shape | None, path: str | os.PathLike[st
         return
     if shape is None:
         raise ValueError(
-            f"{name!r} will take images of one shape, such as --shape 1x3x480x640, shape=(1, 3, 480, 640) in Python: "
-            "images, bands, height, width."
+            f"{name!r} will take images of one shape: pass it, such as --shape 1x3x480x640 (in Python "
+            "shape=(1, 3, 480, 640)): images, bands, height, width."
         )
     sides = shape if isinstance(shape, tuple | list) else ()
     is_valid = len(sides) == 4 and all(type(side) is int and side >= 1 for side in sides)

@@ -32,7 +32,7 @@ def require_tensorrt() -> None:
     _import_tensorrt()
     if not torch.cuda.is_available():
         raise ValueError(
-            "A TensorRT engine is built on the GPU that runs it, and PyTorch finds none here. Export .onnx, and build "
+            "A TensorRT engine is built on the GPU that runs it, but PyTorch finds none here. Export .onnx, and build "
             "the engine on the machine that has one."
         )
 
@@ -124,7 +124,7 @@ def open_file(path: Path) -> Runner:
     content = _read(path)
     tensorrt = _import_tensorrt()
     if not torch.cuda.is_available():
-        raise ValueError(f"{path} is a TensorRT engine, which runs on an NVIDIA GPU, and PyTorch finds none here.")
+        raise ValueError(f"{path} is a TensorRT engine, which runs on an NVIDIA GPU, but PyTorch finds none here.")
     engine = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.WARNING)).deserialize_cuda_engine(content)
     if engine is None:
         raise ValueError(f"TensorRT cannot load {path}; it says why on standard error.")

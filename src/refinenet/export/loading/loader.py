@@ -225,14 +225,16 @@ def _check_card(card: ModelCard, preprocessing: Mapping[str, Any], found: Mappin
     architecture, channels = card.architecture, found["channels"]
     if has_only_classes(architecture.outputs) != (found["result"] == LOGITS):
         named = ", ".join(spec.name for spec in architecture.outputs)
-        raise ValueError(f"its header names the outputs {named}, and its graph returns {found['result']}")
+        raise ValueError(f"its header names the outputs {named}, but its graph returns {found['result']}")
     if architecture.num_channels != channels:
         if found["result"] == LOGITS:
-            raise ValueError(f"its header names {len(card.label_set)} classes, its logits are of {channels}")
-        raise ValueError(f"its header names outputs of {architecture.num_channels} channels, its maps have {channels}")
+            raise ValueError(f"its header names {len(card.label_set)} classes, but its logits are of {channels}")
+        raise ValueError(
+            f"its header names outputs of {architecture.num_channels} channels, but its maps have {channels}"
+        )
     if len(architecture.band_names) != found["bands"]:
         named = ", ".join(architecture.band_names)
-        raise ValueError(f"its header names the bands {named}, and its graph takes {found['bands']}")
+        raise ValueError(f"its header names the bands {named}, but its graph takes {found['bands']}")
     order = list(architecture.band_names) if architecture.bands else "RGB"
     if (preprocessing.get("channel_order"), preprocessing.get("range")) != (order, [0.0, 1.0]):
         raise ValueError(f"it expects {preprocessing} images, not {order} in [0, 1]")

@@ -98,7 +98,7 @@ def _check_whole(model: Any) -> None:
             raise ValueError(f"it contains {name}")
     for name, number in (("operators", len(graph.node)), ("tensors", len(graph.initializer))):
         if number > MAX_NODES:
-            raise ValueError(f"it has {number} {name}, up to {MAX_NODES} are allowed")
+            raise ValueError(f"it has {number} {name}; up to {MAX_NODES} are allowed")
 
 
 def _check_opsets(opsets: Iterable[Any]) -> None:

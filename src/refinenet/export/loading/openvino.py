@@ -95,13 +95,13 @@ def check_openvino(text: bytes, weights: bytes) -> Checked:
 def _parse(text: bytes) -> Element:
     if len(text) > MAX_XML_BYTES or text.count(b"<") > MAX_TAGS:
         found = f"{len(text)} bytes and {text.count(b'<')} tags"
-        raise ValueError(f"its .xml has {found}, up to {MAX_XML_BYTES} and {MAX_TAGS} are allowed")
+        raise ValueError(f"its .xml has {found}; up to {MAX_XML_BYTES} and {MAX_TAGS} are allowed")
     try:
         plain = text.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"its .xml is not in UTF-8: {error}") from error
     if "\0" in plain or plain.startswith("\ufeff"):  # as in other encodings, in which "<!" would look different
-        raise ValueError("its .xml is not in plain UTF-8, or damaged")
+        raise ValueError("its .xml is not in plain UTF-8, or is damaged")
     if "<!" in plain:  # also in attributes a "<" is written as "&lt;"
         raise ValueError("its .xml has a document type, entities or comments ('<!'), which no export has")
     try:
@@ -147,7 +147,7 @@ def _check_layers(net: Element) -> dict[str, Element]:
         layers[layer.get("id", "")] = layer
         _drop_marks(layer)
     if len(layers) > MAX_NODES:
-        raise ValueError(f"it has {len(layers)} layers, up to {MAX_NODES} are allowed")
+        raise ValueError(f"it has {len(layers)} layers; up to {MAX_NODES} are allowed")
     return layers
 
 
@@ -165,7 +165,7 @@ def _check_constants(layers: dict[str, Element], size: int) -> None:
         if layer.get("type") == "Const":
             end = max(end, _end_of(layer))
     if end != size:
-        raise ValueError(f"its .bin has {size} bytes, its .xml says {end}: one of the two belongs to another model")
+        raise ValueError(f"its .bin has {size} bytes, but its .xml says {end}: one of the two belongs to another model")
 
 
 def _end_of(layer: Element) -> int:

@@ -65,7 +65,7 @@ class Checked:
 
     def __post_init__(self) -> None:
         if len(self.header) > MAX_HEADER_CHARACTERS:
-            raise ValueError(f"its header has {len(self.header)} characters, up to {MAX_HEADER_CHARACTERS} are allowed")
+            raise ValueError(f"its header has {len(self.header)} characters; up to {MAX_HEADER_CHARACTERS} are allowed")
 
 
 def check_bands(number: int) -> int:
@@ -75,7 +75,7 @@ def check_bands(number: int) -> int:
         ValueError: It is out of range.
     """
     if not 1 <= number <= MAX_BANDS:
-        raise ValueError(f"its images have {number} bands, 1 to {MAX_BANDS} are allowed")
+        raise ValueError(f"its images have {number} bands; 1 to {MAX_BANDS} are allowed")
     return number
 
 
@@ -89,7 +89,7 @@ def check_channels(result: str, number: int) -> int:
         ValueError: It is out of range.
     """
     if result == LOGITS and not 1 <= number <= MAX_CLASSES:
-        raise ValueError(f"its logits are of {number} classes, 1 to {MAX_CLASSES} are allowed")
+        raise ValueError(f"its logits are of {number} classes; 1 to {MAX_CLASSES} are allowed")
     if not 1 <= number <= MAX_CHANNELS:
-        raise ValueError(f"its maps have {number} channels, 1 to {MAX_CHANNELS} are allowed")
+        raise ValueError(f"its maps have {number} channels; 1 to {MAX_CHANNELS} are allowed")
     return number

@@ -56,7 +56,7 @@ class DropBounds:
         if not 0 <= self.max_drop <= 1:
             raise ValueError(f"max_drop must be from 0 to 1 (0.005 is half a percentage point), not {self.max_drop!r}.")
         if not 0 <= self.max_rise < math.inf:
-            raise ValueError(f"max_rise must be a number from 0 (0.05 is a twentieth), not {self.max_rise!r}.")
+            raise ValueError(f"max_rise must be a number of at least 0 (0.05 is a twentieth), not {self.max_rise!r}.")
 
     def allow(self, before: Scores, after: Scores) -> bool:
         """Return whether the losses are within the bounds."""
@@ -66,7 +66,7 @@ class DropBounds:
         )
 
     def describe(self, before: Scores, after: Scores) -> str:
-        """Return in words that nothing meets the bounds, with the scores of a model all in int8."""
+        """Return a message that nothing meets the bounds, with the scores of a model entirely in int8."""
         missed = []
         if before.miou is not None and after.miou is not None:
             missed.append(f"{self.max_drop:g} of the float mIoU, {before.miou:.4f}: all in int8 gives {after.miou:.4f}")

@@ -229,8 +229,8 @@ def _check_targets(dataset: Dataset, outputs: Sequence[OutputSpec]) -> None:
     missing = [name for name in values if name not in dataset.chosen_targets]
     if missing:
         raise ValueError(
-            f"Int8 bounds the error of each output, and {dataset.name} {dataset.split} has no ground truth for "
-            f"{', '.join(missing)}: choose a dataset that has."
+            f"Int8 bounds the error of each output, but {dataset.name} {dataset.split} has no ground truth for "
+            f"{', '.join(missing)}: choose a dataset that has it."
         )
 
 
@@ -340,7 +340,7 @@ class Int8:
 
     @property
     def count(self) -> int:
-        """Number of calibration images that there are."""
+        """Number of available calibration images."""
         return min(self.images, len(self.calibration))
 
     def _read(self) -> Iterator[Image]:

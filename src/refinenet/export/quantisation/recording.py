@@ -49,7 +49,7 @@ def choose_int8(
     *,
     progress: bool = True,
 ) -> Int8 | RecordedInt8:
-    """Return how an export is quantised: with a dataset anew, without one as the model file says.
+    """Return how to quantise an export: anew if there is a dataset, otherwise as the model file says.
 
     Args:
         network: The network to export.
@@ -69,7 +69,7 @@ def choose_int8(
 
 
 def record_int8(network: Network, int8: Int8) -> Int8Record:
-    """Quantise a network, and return what it takes to do so again without images.
+    """Quantise a network, and return what is needed to do so again without images.
 
     Args:
         network: The network, on any device; it is not changed.
@@ -189,7 +189,7 @@ def _read_map(quantiser: Any, known: Mapping[str, Any], signatures: Signatures) 
     by_channel = low.size == 1 or (low.ndim == 4 and low.size == low.shape[1])
     is_plain = by_channel and np.array_equal([low, high], others)
     if name not in known or source.get_index() or not is_plain or quantiser.get_attributes()["levels"] != MAP_LEVELS:
-        raise ValueError(f"NNCF has quantised {name} in a way that no model file can describe: export the model.")
+        raise ValueError(f"NNCF has quantised {name} in a way that a model file cannot describe: export the model.")
     readers = _list_readers(quantiser.output(0))
     is_whole = {*readers} == {*_list_readers(known[name].output(0))}
     chosen = () if is_whole else tuple((signatures.by_name[reader], port) for reader, port in readers)

@@ -72,7 +72,9 @@ class BackendSpec:
             install = f"pip install {self.package}" if self.extra is None else install_extra(self.extra)
             raise ValueError(f"The backend {name} needs {self.package}, which is not installed: {install}")
         if not self.any_device and device != CPU:
-            raise ValueError(f"The backend {name} runs on the CPU, the network is on {device}: choose device='cpu'.")
+            raise ValueError(
+                f"The backend {name} runs on the CPU, but the network is on {device}: choose device='cpu'."
+            )
 
 
 # The modules are imported when a backend is opened: each needs PyTorch, and some a package that may be missing.
@@ -235,7 +237,7 @@ def open_backend(
 
         if precision == INT8 and not model.is_translation:
             raise ValueError(
-                f"{model.path} is an exported file, which is in int8 or not: leave precision out (export --precision "
+                f"{model.path} is an exported file, whose precision is fixed: leave precision out (export --precision "
                 "int8 makes one in int8)."
             )
         assert name in ("openvino", "onnxruntime")

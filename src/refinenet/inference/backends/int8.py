@@ -72,7 +72,7 @@ class Signatures:
 
 
 def check_network(record: Int8Record, weights_sha256: str) -> None:
-    """Refuse a record of other weights.
+    """Refuse a record of different weights.
 
     Args:
         record: The record.
@@ -115,8 +115,8 @@ def apply_record(model: Any, record: Int8Record, fused: Network) -> Any:
     except (KeyError, IndexError, ValueError, RuntimeError) as error:  # the last two of sizes that do not match
         reason = str(error).strip().splitlines()[-1]
         raise BackendError(
-            "The network was quantised with a version of OpenVINO or PyTorch whose graph has other operations than "
-            f"here ({reason}): quantise it again (refinenet quantise), or run it in float32."
+            "The network was quantised with a version of OpenVINO or PyTorch whose graph has other operations "
+            f"than here ({reason}): quantise it again (refinenet quantise), or run it in float32."
         ) from error
     return copy
 

@@ -24,7 +24,7 @@ OVERLAP = 0.25
 
 
 class WindowedBackend:
-    """A backend that sees images of more than some number of pixels in overlapping windows.
+    """A backend that processes images of more than a given number of pixels in overlapping windows.
 
     Args:
         backend: Runs the network. Its maps have a quarter of the height and width of images, rounded up.

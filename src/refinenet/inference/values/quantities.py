@@ -96,7 +96,7 @@ def check_single(subject: Subject) -> None:
     if len(subject.quantities) > 1:
         names = ", ".join(f"{subject.kind.partition(':')[0]}:{name}" for name, _ in subject.spec.quantities)
         raise ValueError(
-            f"{subject.kind} has {len(subject.quantities)} quantities, and this picture shows one: choose {names}."
+            f"{subject.kind} has {len(subject.quantities)} quantities, but this picture shows one: choose {names}."
         )
 
 

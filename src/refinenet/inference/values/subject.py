@@ -120,7 +120,7 @@ def find_subject(kind: Kind, outputs: Sequence[OutputSpec], options: RenderOptio
     row = OUTPUT_KINDS[split_kind(kind)[0]]
     fitting = [spec for spec in outputs if spec.kind == row.of]
     if not fitting:
-        raise ValueError(f"{kind} shows an output of {row.of}, and the network has none: {describe_outputs(outputs)}.")
+        raise ValueError(f"{kind} shows an output of {row.of}, but the network has none: {describe_outputs(outputs)}.")
     spec, channels = _find_place(kind, fitting)
     subject = Subject(
         spec=spec,
@@ -158,8 +158,8 @@ def describe_outputs(outputs: Sequence[OutputSpec]) -> str:
 def usual_kind(outputs: Sequence[OutputSpec]) -> Kind | None:
     """Return the kind that is written for a network without classes if nothing is chosen: a picture.
 
-    It shows the first output, of several quantities the first. None for networks with classes, and for outputs without
-    such a kind.
+    It shows the first output, and of several quantities the first one. None for networks with classes, and for outputs
+    without such a kind.
     """
     if class_output(outputs) is not None:
         return None

@@ -44,8 +44,8 @@ def paint(values: Floats, low: float, high: float, colour_map: str) -> npt.NDArr
 
     Args:
         values: `(H, W)`; NaN where there is none.
-        low: Value of the first colour, which lower ones have, too.
-        high: Value of the last colour, which higher ones have, too.
+        low: Value of the first colour; lower values get the same colour.
+        high: Value of the last colour; higher values get the same colour.
         colour_map: A name of `COLOUR_MAPS`.
 
     Returns:

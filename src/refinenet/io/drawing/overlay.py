@@ -92,7 +92,7 @@ def draw_overlay(
         style: How to draw.
 
     Returns:
-        `(H, W, 3)` uint8 RGB; with a legend it is higher.
+        `(H, W, 3)` uint8 RGB; with a legend it is taller.
 
     Raises:
         ValueError: As `OverlayStyle.find_shown`.

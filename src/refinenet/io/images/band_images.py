@@ -124,7 +124,7 @@ def read_samples(path: Path) -> tuple[npt.NDArray[Any], Mask | None]:
         is_raster = needs_gdal(stream)
         pages = count_pages(stream) if stream.peek(2)[:2] in (b"II", b"MM") else 1
     if pages > 1:
-        raise ValueError(f"{path} has {pages} pages: the bands of an image lie in one page.")
+        raise ValueError(f"{path} has {pages} pages: the bands of an image must be in one page.")
     if is_raster and is_installed():
         return read_bands(path)
     picture = open_verified(path)
@@ -164,7 +164,7 @@ def scale_bands(values: npt.NDArray[Any], valid: Mask | None, name: str, reading
     if values.ndim == 2:
         values = values[..., np.newaxis]
     if values.ndim != 3 or values.size == 0:
-        raise ValueError(f"{name} has shape {values.shape}: an image is (H, W, bands), with at least one pixel.")
+        raise ValueError(f"{name} has shape {values.shape}: an image must be (H, W, bands), with at least one pixel.")
     values, valid = _choose(values, valid, name, reading)
     known = np.isfinite(values) if values.dtype.kind == "f" else np.ones(values.shape, np.bool_)
     if valid is not None:
@@ -204,7 +204,7 @@ def _scale(
     ):
         raise ValueError(
             f"{name}: the band {band.name} holds {values.dtype} from {samples.min():g} to {samples.max():g}. Say which "
-            f"values become 0 and 1 where the network is made: {band.name}:LOW:HIGH, such as {band.name}:0:10000."
+            f"values become 0 and 1 when you create the network: {band.name}:LOW:HIGH, such as {band.name}:0:10000."
         )
     low, high = limits
     outside = int(np.count_nonzero((samples < low) | (samples > high)))

@@ -39,14 +39,16 @@ class Band:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or _NAME.fullmatch(self.name) is None:
-            raise ValueError(f"The name of a band has 1 to 40 letters a-z, digits and _, not {self.name!r}.")
+            raise ValueError(f"The name of a band must have 1 to 40 letters a-z, digits and _, unlike {self.name!r}.")
         if self.range is None:
             return
         values = tuple(self.range) if isinstance(self.range, Sequence) and not isinstance(self.range, str) else ()
         if len(values) != 2 or not all(is_within(v, -math.inf, math.inf) and math.isfinite(v) for v in values):
-            raise ValueError(f"The range of the band {self.name} is two numbers, low and high, not {self.range!r}.")
+            raise ValueError(
+                f"The range of the band {self.name} must be low and high, two numbers, not {self.range!r}."
+            )
         if not values[0] < values[1]:
-            raise ValueError(f"The range of the band {self.name} ascends, unlike {values[0]!r} to {values[1]!r}.")
+            raise ValueError(f"The range of the band {self.name} must ascend, unlike {values[0]!r} to {values[1]!r}.")
         object.__setattr__(self, "range", (float(values[0]), float(values[1])))
 
     @property
@@ -79,13 +81,13 @@ def read_bands(bands: BandsSource) -> tuple[Band, ...]:
     """
     parts = bands.split(",") if isinstance(bands, str) else bands
     if not isinstance(parts, Iterable):
-        raise ValueError(f"Bands are a text such as red,green,blue,nir:0:4095, or a list, not {bands!r}.")
+        raise ValueError(f"Bands must be text such as red,green,blue,nir:0:4095, or a list, not {bands!r}.")
     found = tuple(map(_read_band, parts))
     if not 1 <= len(found) <= MAX_BANDS:
-        raise ValueError(f"An image has 1 to {MAX_BANDS} bands, not {len(found)}.")
+        raise ValueError(f"An image must have 1 to {MAX_BANDS} bands, not {len(found)}.")
     names = [band.name for band in found]
     if len(set(names)) < len(names):
-        raise ValueError(f"Each band has a name of its own, unlike {', '.join(names)}.")
+        raise ValueError(f"Each band needs its own name, but the names are {', '.join(names)}.")
     return found
 
 
@@ -94,7 +96,7 @@ def _read_band(band: str | Band | Mapping[str, Any]) -> Band:
         return band
     if isinstance(band, Mapping):
         if not {"name"} <= set(band) <= {"name", "range"}:
-            raise ValueError(f"A band has a name, and perhaps a range, not {dict(band)!r}.")
+            raise ValueError(f"A band must have a name, and may have a range, unlike {dict(band)!r}.")
         return Band(name=band["name"], range=band.get("range"))
     name, *limits = band.split(":") if isinstance(band, str) else ("",)
     try:
@@ -102,7 +104,7 @@ def _read_band(band: str | Band | Mapping[str, Any]) -> Band:
     except ValueError:
         values = (math.nan,)
     if len(values) not in (0, 2):
-        raise ValueError(f"A band is NAME or NAME:LOW:HIGH, such as nir or nir:0:4095, not {band!r}.")
+        raise ValueError(f"A band must be NAME or NAME:LOW:HIGH, such as nir or nir:0:4095, not {band!r}.")
     return Band(name=name.strip(), range=(values[0], values[1]) if values else None)
 
 

@@ -73,17 +73,17 @@ def read_stream(stream: Readable) -> tuple[str, bytes]:
     if inspect.iscoroutinefunction(stream.read):
         raise TypeError(f"{name} is asynchronous: pass its `file`, or the bytes of `await upload.read()`.")
     if isinstance(stream, io.TextIOBase):
-        raise TypeError(f"{name} is open for text, and an image is bytes: open it with mode 'rb'.")
+        raise TypeError(f"{name} is open in text mode, but an image is binary: open it with mode 'rb'.")
     if getattr(stream, "closed", False) is True:
         raise ValueError(f"{name} is closed. Pass it before it is closed, or its path.")
     try:
         content = _read_from_start(stream)
     except UnicodeDecodeError as error:
-        raise TypeError(f"{name} is open for text, and an image is bytes: open it with mode 'rb'.") from error
+        raise TypeError(f"{name} is open in text mode, but an image is binary: open it with mode 'rb'.") from error
     except io.UnsupportedOperation as error:
         raise ValueError(f"{name} is not open for reading: open it with mode 'rb'.") from error
     if isinstance(content, str):
-        raise TypeError(f"{name} is open for text, and an image is bytes: open it with mode 'rb'.")
+        raise TypeError(f"{name} is open in text mode, but an image is binary: open it with mode 'rb'.")
     if not isinstance(content, bytes | bytearray | memoryview):
         raise TypeError(f"{name} returns {type(content).__name__} instead of bytes. Pass the bytes themselves.")
     return name, bytes(content)

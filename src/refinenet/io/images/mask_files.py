@@ -190,7 +190,7 @@ def _read_lossless(path: str | os.PathLike[str]) -> Picture:
     if picture.is_lossy or picture.format not in _LOSSLESS_FORMATS:
         kind = "TIFF file compressed as JPEG or WebP" if picture.format == "TIFF" else f"{picture.format} file"
         raise ValueError(
-            f"{picture.name} is a {kind}, a lossy format that changes labels: a mask is PNG, "
+            f"{picture.name} is a {kind}, a lossy format that changes labels: a mask must be PNG, "
             "TIFF or BMP. Create it again from its source; converting this file does not restore labels."
         )
     return picture

@@ -43,7 +43,7 @@ class ImageWarning(UserWarning):
     """A note on how an image was read, as a warning; it can be pickled.
 
     Args:
-        note: Its text is the message; its kind tells which warnings of a run say the same.
+        note: Its text is the message; its kind identifies warnings of a run that say the same.
     """
 
     def __init__(self, note: Note) -> None:
@@ -56,7 +56,7 @@ class ImageWarning(UserWarning):
 
 @contextmanager
 def first_of_each_kind() -> Iterator[None]:
-    """Show only the first `ImageWarning` of each kind for as long as the context lasts; other warnings as ever."""
+    """Show only the first `ImageWarning` of each kind as long as the context lasts; other warnings as usual."""
     seen: set[str] = set()
     show = warnings.showwarning
 
@@ -105,12 +105,12 @@ class Reading:
         named = name_bands(self.model_bands)
         if self.value_range is not None:
             raise ValueError(
-                f"The model takes {named}, each with a range of its own: leave value_range (--value-range) out."
+                f"The model takes {named}, each with its own range: leave value_range (--value-range) out."
             )
         numbers = (1,) * len(self.model_bands) if self.bands is None else tuple(self.bands)
         if len(numbers) != len(self.model_bands) or any(type(band) is not int or band < 1 for band in numbers):
             raise ValueError(
-                f"The model takes {named}: bands (--bands) are as many numbers of bands of the file, from 1, not "
+                f"The model takes {named}: bands (--bands) must be as many band numbers of the file, from 1, not "
                 f"{self.bands!r}."
             )
 

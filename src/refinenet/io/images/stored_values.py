@@ -82,11 +82,12 @@ def _read_picture(path: Path) -> npt.NDArray[Any]:
     image = picture.image
     if picture.is_lossy or picture.format not in ("PNG", "TIFF"):
         raise ValueError(
-            f"{picture.name} is lossy or of another format ({picture.format}): measurements are PNG or TIFF."
+            f"{picture.name} is lossy or of another format ({picture.format}): measurements must be PNG or TIFF."
         )
     if image.mode not in ("L", "RGB", *DEEP_MODES) or picture.is_white_zero:
         raise ValueError(
-            f"{picture.name} has Pillow's mode {image.mode}: measurements are grey or RGB, without palette or alpha."
+            f"{picture.name} has Pillow's mode {image.mode}: measurements must be grey or RGB, without palette or "
+            "alpha."
         )
     if image.mode == "RGB" and (";16" in picture.raw_mode or picture.bits > 8):
         raise ValueError(f"{picture.name}: 16-bit colours are read by rasterio: {install_extra('large')}")

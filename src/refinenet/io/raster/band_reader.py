@@ -88,5 +88,5 @@ def open_bands(path: str | os.PathLike[str], reading: Reading) -> Iterator[BandR
     with open_raster(source) as dataset:
         with source.open("rb") as stream:
             if read_orientation(stream) != 1:
-                raise ValueError(f"{source} is stored turned or mirrored. Save it upright.")
+                raise ValueError(f"{source} is stored rotated or mirrored. Save it upright.")
         yield BandReader(source, dataset, reading)

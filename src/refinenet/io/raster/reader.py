@@ -385,7 +385,7 @@ def read_bands(path: Path) -> tuple[npt.NDArray[Any], Mask | None]:
             raise too_large(str(path), f"{dataset.width} x {dataset.height}")
         with path.open("rb") as stream:
             if read_orientation(stream) != 1:
-                raise ValueError(f"{path} is stored turned or mirrored. Save it upright.")
+                raise ValueError(f"{path} is stored rotated or mirrored. Save it upright.")
         if dataset.driver == "PNG":
             _check_checksums(path)
         check_blocks(path, dataset)

@@ -92,7 +92,7 @@ class Corrections:
         height, width = self._size(index)
         if pixels.shape[:2] != (height, width):
             raise ValueError(
-                f"{image.name} has {pixels.shape[1]}x{pixels.shape[0]} pixels (width x height), its draft "
+                f"{image.name} has {pixels.shape[1]}x{pixels.shape[0]} pixels (width x height), but its draft has "
                 f"{width}x{height}: the image was changed since. Write the drafts again."
             )
         suffix, media = (".png", "image/png") if height * width <= _EXACT_PIXELS else (".jpg", "image/jpeg")
@@ -140,7 +140,7 @@ class Corrections:
         outside = ids[(ids >= len(label_set)) & (ids != label_set.ignore_index)]
         if outside.size:
             raise ValueError(
-                f"{name} has the id {outside[0]}, which is no class: allowed are 0 to {len(label_set) - 1}, and "
+                f"{name} has the id {outside[0]}, which is not a class: allowed are 0 to {len(label_set) - 1}, and "
                 f"{label_set.ignore_index} for pixels without a class."
             )
         return label_set.cast(ids)
@@ -183,7 +183,7 @@ def _read_png(content: bytes, size: tuple[int, int]) -> LabelMap:
     if found != size:
         raise _wrong_size(_MASK, found, size)
     if is_changed(content):
-        raise ValueError(f"{_MASK} was damaged on its way. Send it again.")
+        raise ValueError(f"{_MASK} was damaged in transit. Send it again.")
     picture = read_picture(io.BytesIO(content), _MASK)
     if picture.format != "PNG":
         raise ValueError(f"{_MASK} is a {picture.format} file: send the ids as PNG.")
@@ -192,5 +192,6 @@ def _read_png(content: bytes, size: tuple[int, int]) -> LabelMap:
 
 def _wrong_size(name: str, found: tuple[int, int], size: tuple[int, int]) -> ValueError:
     return ValueError(
-        f"{name} has {found[1]}x{found[0]} pixels (width x height), the image has {size[1]}x{size[0]}. Send as many."
+        f"{name} has {found[1]}x{found[0]} pixels (width x height), but the image has "
+        f"{size[1]}x{size[0]}. Send as many."
     )

@@ -14,10 +14,10 @@ _MAX_BYTES = 128 * 2**20
 
 
 def correct_labels(todo: str | os.PathLike[str], *, port: int = PORT, token: str | None = None) -> Corrections:
-    """Serve a page in which a person corrects drafts, to browsers on this machine, until Ctrl-C or SIGTERM.
+    """Serve a page for correcting drafts to browsers on this machine, until Ctrl-C or SIGTERM.
 
-    What is accepted is written at once, and a later call continues there. `take_labels(todo, into)` takes the accepted
-    masks into a dataset.
+    Accepted masks are written at once, and a later call continues from there. `take_labels(todo, into)` imports them
+    into a dataset.
 
     Args:
         todo: Output folder of `write_labels`, `rank_images` or `find_label_errors`.

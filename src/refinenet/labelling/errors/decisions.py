@@ -71,11 +71,11 @@ def _read_rows(path: Path, images: Mapping[str, DraftImage]) -> dict[str, _Rows]
                 raise ValueError(f"it lacks the columns {', '.join(sorted(missing))}")
             for row in rows:
                 if row["decision"] not in _ALLOWED:
-                    raise ValueError(f"a decision is {', '.join(_ALLOWED)}, not {row['decision']!r}")
+                    raise ValueError(f"a decision must be one of {', '.join(_ALLOWED)}, not {row['decision']!r}")
                 value = int(row["pixels"]), cast("Decision", row["decision"])
                 found[f"{row['split']}/{row['image']}"][int(row["number"])] = value
     except (ValueError, TypeError, csv.Error) as error:
-        raise ValueError(f"{path} is no table of decisions that suspects.html has saved: {error}.") from error
+        raise ValueError(f"{path} is not a table of decisions saved by suspects.html: {error}.") from error
     if unknown := [name for name in found if name not in images]:
         raise ValueError(_describe_others(path, unknown[0]))
     return {images[name].name: (images[name], rows) for name, rows in found.items()}

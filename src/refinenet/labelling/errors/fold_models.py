@@ -137,8 +137,8 @@ def _refuse_others(run: RunFolder, others: Dataset) -> None:
     now = take_fingerprint(others)
     if (recorded["names"], recorded["image_sizes"]) != (now.names, now.image_sizes):
         raise ValueError(
-            f"The model in {run.path} was trained on other images than those that do not belong to its fold now: it "
-            "may have seen images that it is to judge. Choose another folder (--output), or delete this one."
+            f"The images outside the fold of the model in {run.path} are not those that it was trained on, so it may "
+            "have seen images that it is to judge. Choose another folder (--output), or delete this one."
         )
 
 

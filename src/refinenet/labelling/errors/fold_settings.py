@@ -9,7 +9,7 @@ from refinenet.training import TrainConfig
 
 
 def check_fold_settings(settings: Mapping[str, Any]) -> None:
-    """Check the settings of the trainings, before hours of them.
+    """Check the settings of the training runs before hours are spent on them.
 
     Args:
         settings: Fields of `TrainConfig`.

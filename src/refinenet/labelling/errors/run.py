@@ -125,7 +125,7 @@ def find_label_errors(
     Args:
         dataset: As for `datasets.open_dataset`.
         output: Folder for the results, created if missing.
-        models: Model files or run folders, instead of folds; an image is checked by those that did not see it.
+        models: Model files or run folders, instead of folds; an image is checked by those not trained on it.
         folds: Cross-validation, instead of models.
         root: Folder of a named dataset.
         splits: Splits to check; by default all that have labels.
@@ -208,7 +208,7 @@ def _find_seen(file: Path, images: LabelledImages, *, unseen: bool, progress: bo
     if seen.doubts and not unseen:
         raise ValueError(
             f"{'; '.join(seen.doubts)}. A model that was trained on an image agrees with its labels, right or wrong, "
-            "so it may not check them. Train models for this purpose (--folds 5) or, if you know that this model has "
+            "so it must not check them. Train models for this purpose (--folds 5) or, if you know that this model has "
             "never seen the images, confirm it (--unseen, unseen=True)."
         )
     for doubt in seen.doubts:
@@ -227,7 +227,7 @@ def _choose_judges(images: LabelledImages, files: Sequence[Path], *, unseen: boo
     left_out = by_models.pop((), [])
     if files and not by_models:
         raise ValueError(
-            f"{', '.join(map(str, files))}: trained on all {len(left_out)} images, so that it cannot judge their "
+            f"{', '.join(map(str, files))}: trained on all {len(left_out)} images, so it cannot judge their "
             "labels. Train models for the purpose: --folds 5."
         )
     return [Judge(models=models, images=tuple(indices)) for models, indices in by_models.items()]

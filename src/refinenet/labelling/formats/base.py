@@ -73,9 +73,9 @@ class DraftOptions:
 
     def __post_init__(self) -> None:
         if not (0 <= self.simplify < 1000):
-            raise ValueError(f"simplify is a distance in pixels, 0 or more, not {self.simplify}.")
+            raise ValueError(f"simplify must be a distance in pixels, 0 or more, not {self.simplify}.")
         if self.first_id < 0:
-            raise ValueError(f"first_id is 0 or more, not {self.first_id}.")
+            raise ValueError(f"first_id must be 0 or more, not {self.first_id}.")
 
     @property
     def tool_labels(self) -> tuple[tuple[str, Colour], ...]:

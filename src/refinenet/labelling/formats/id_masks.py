@@ -49,7 +49,7 @@ def read_id_masks(root: Path) -> ToolExport:
     folder = root / MASKS if (root / MASKS).is_dir() else root
     masks = {strip_suffix(name): folder / name for name in sorted(walk_names(folder, (".png",)))}
     if not masks:
-        raise FileNotFoundError(f"{folder} has no masks, PNG files.")
+        raise FileNotFoundError(f"{folder} has no masks (PNG files).")
     images = root / "images"
     found = (
         {strip_suffix(name): images / name for name in walk_names(images, IMAGE_SUFFIXES)} if images.is_dir() else {}

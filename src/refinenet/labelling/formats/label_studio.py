@@ -216,14 +216,14 @@ def _check_all(results: list[Any], place: str) -> Iterator[_Result]:
             if kind in ("choices", "textarea", "rating"):
                 continue
             if kind not in _FILL:
-                raise ValueError(f"{place} has a result of type {kind}, which is none of {', '.join(_FILL)}.")
+                raise ValueError(f"{place} has a result of type {kind}, which is not one of {', '.join(_FILL)}.")
             yield _Result(_take_label(value, kind, place), _take_size(result, place), kind, value)
 
 
 def _take_label(value: Mapping[str, Any], kind: str, place: str) -> str:
     labels = value.get(kind)
     if not isinstance(labels, list) or len(labels) != 1 or not isinstance(labels[0], str):
-        raise ValueError(f"{place} has a shape with the labels {str(labels)[:60]}: each needs one.")
+        raise ValueError(f"{place} has a shape with the labels {str(labels)[:60]}: each shape needs one.")
     return labels[0]
 
 
@@ -231,7 +231,10 @@ def _take_size(result: Mapping[str, Any], place: str) -> tuple[int, int]:
     size = result.get("original_height"), result.get("original_width")
     height, width = size
     if type(height) is not int or type(width) is not int or not 0 < height * width <= MAX_PIXELS or height < 0:
-        raise ValueError(f"{place} has a shape of an image of {width}x{height} pixels (width x height).")
+        raise ValueError(
+            f"{place} has a shape of an image of {width}x{height} pixels (width x height): 1 to {MAX_PIXELS:,} pixels "
+            "are allowed."
+        )
     return height, width
 
 
@@ -256,7 +259,7 @@ def _fill_brush(value: Mapping[str, Any], size: tuple[int, int]) -> npt.NDArray[
 def _fill_polygon(value: Mapping[str, Any], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     points = value.get("points")
     if not isinstance(points, list) or not all(isinstance(point, list) and len(point) == 2 for point in points):
-        raise ValueError("its points are no list of [x, y] in percent.")
+        raise ValueError("its points are not a list of [x, y] in percent.")
     pixels = [float(share) * side / 100 for point in points for share, side in zip(point, size[::-1], strict=True)]
     return fill_outline(to_outline(pixels, size), size)
 

@@ -129,7 +129,7 @@ def read_supervisely(root: Path) -> ToolExport:
         other_names |= {item: other} if other is not None else {}
         labels |= dict.fromkeys(str(one.get("classTitle")) for one in values["objects"] if isinstance(one, dict))
     if not files:
-        raise FileNotFoundError(f"{root} has no annotations, DATASET/ann/IMAGE.jpg.json.")
+        raise FileNotFoundError(f"{root} has no annotations (DATASET/ann/IMAGE.jpg.json).")
     images = {item: path.parents[1] / "img" / path.stem for item, path in files.items()}
 
     def read(item: str, label_set: LabelSet) -> LabelMap:

@@ -94,7 +94,7 @@ class Gauge:
 
     def __init__(self, network: Network, card: ModelCard, longest_side: int = LONGEST_SIDE) -> None:
         if class_output(network.architecture.outputs) is None:
-            raise ValueError("Images are ranked by the classes that a model predicts, and this one predicts none.")
+            raise ValueError("Images are ranked by the classes that a model predicts, but this one predicts none.")
         self.card, self.device = card, network.mean.device
         self.longest_side = min(longest_side, card.longest_side or longest_side)
         self.network = fuse(network).to(memory_format=torch.channels_last)

@@ -145,7 +145,7 @@ def rank_images(
     with open_image_journal(folder, "measured", settings) as journal, first_of_each_kind():
         found, failed = _measure_all(gauge, images, journal, progress=progress)
         if not found:
-            raise ValueError(f"No image can be read, of {len(images)}: {failed[0] if failed else ''}")
+            raise ValueError(f"None of the {len(images)} images can be read: {failed[0] if failed else ''}")
         known = None if labelled is None else _measure_labelled(gauge, labelled, root, journal, progress=progress)
     pool = Pool.of([measures for _, measures in found])
     print_note(f"Choosing {min(count, len(found))} of {len(found):,} images.", enabled=progress)

@@ -83,17 +83,17 @@ def is_hub_address(model: object) -> bool:
 
 
 def fetch_model(model: str | os.PathLike[str], *, note: Callable[[str], None] = print_note) -> HubModel:
-    """Return the model file of an address, from the cache where it is the one that is asked for.
+    """Return the model file of an address, from the cache if it is the requested one.
 
-    Where the network is away, or `HF_HUB_OFFLINE` is set, the file of the revision that was fetched last is used.
+    Without a network connection, or if `HF_HUB_OFFLINE` is set, the most recently fetched file of the revision is used.
 
     Args:
         model: Address, see `HubAddress.parse`.
         note: Called with a sentence that names the commit, and where the file comes from.
 
     Raises:
-        ValueError: The address is not valid; the hub does not have it, or not for you; the file is larger than a model
-            file may be, or another one than the hub describes.
+        ValueError: The address is not valid; the hub does not have it, or does not let you read it; the file is larger
+            than a model file may be, or is not the one that the hub describes.
         OSError: The hub cannot be reached, and the cache does not have the file; or it cannot be written.
     """
     hub, wanted = _client(), HubAddress.parse(os.fspath(model))
@@ -120,7 +120,7 @@ def fetch_model(model: str | os.PathLike[str], *, note: Callable[[str], None] = 
 
 
 def pin(model: Any) -> Any:
-    """Return an address on the hub pinned to the commit that it means now; anything else as it is.
+    """Return an address on the hub pinned to its current commit; anything else unchanged.
 
     Raises:
         ValueError, OSError: As `fetch_model`.

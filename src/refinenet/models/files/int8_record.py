@@ -58,7 +58,7 @@ class QuantisedMap:
     """A feature map that is rounded to 256 values.
 
     Raises:
-        ValueError: A range is empty or not finite, or a signature is none.
+        ValueError: A range is empty or not finite, or a signature is not valid.
     """
 
     node: str
@@ -72,17 +72,15 @@ class QuantisedMap:
 
     def __post_init__(self) -> None:
         if not self.low or len(self.low) != len(self.high):
-            raise ValueError(
-                "a feature map must have as many least values as largest ones, one or one for each channel"
-            )
+            raise ValueError("a feature map must have as many minima as maxima: one, or one for each channel")
         for low, high in zip(self.low, self.high, strict=True):
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
-                raise ValueError(f"a range must be two finite numbers that rise, not {low!r} and {high!r}")
+                raise ValueError(f"a range must be two finite numbers, the lower one first, not {low!r} and {high!r}")
         signatures = [self.node, *(name for name, _ in self.readers)]
         if not all(isinstance(name, str) and _SIGNATURE.fullmatch(name) for name in signatures):
             raise ValueError("a signature must be 16 hexadecimal digits")
         if not all(type(port) is int and 0 <= port < MOST_ENTRIES for _, port in self.readers):
-            raise ValueError("the input of an operation must be a whole number from 0")
+            raise ValueError("the input of an operation must be a whole number of at least 0")
 
     def to_list(self) -> list[Any]:
         """Return the fields as a JSON-ready list, numbers as `_encode` writes them, readers only if there are any."""
@@ -166,7 +164,7 @@ class Int8Record:
         if not (isinstance(self.network_sha256, str) and _SHA256.fullmatch(self.network_sha256)):
             raise ValueError("the record of int8 needs the SHA-256 of the network")
         if not (0 <= self.difference < math.inf):
-            raise ValueError(f"the difference of int8 must be a number from 0, not {self.difference!r}")
+            raise ValueError(f"the difference of int8 must be a number of at least 0, not {self.difference!r}")
         if not self.layers or max(len(self.maps), len(self.layers)) > MOST_ENTRIES:
             raise ValueError(f"the record of int8 must have from 1 to {MOST_ENTRIES} layers and feature maps")
         names = [layer.weights for layer in self.layers]

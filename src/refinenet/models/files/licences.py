@@ -54,7 +54,7 @@ def find_restrictions(licence: str) -> frozenset[Restriction]:
 
 
 def choose_licence(asked: str | None, stated: str, origins: Iterable[str] = ()) -> str:
-    """Return the licence to share a model under: an identifier in `KNOWN`, or the words of its file.
+    """Return the licence to share a model under: an identifier in `KNOWN`, or the licence text of its file.
 
     Args:
         asked: An identifier, or None for what the model file states.
@@ -70,12 +70,14 @@ def choose_licence(asked: str | None, stated: str, origins: Iterable[str] = ()) 
         raise ValueError(f"The model file states no licence. {choices}")
     chosen = stated if asked is None else asked.strip().lower()
     if asked is not None and chosen not in KNOWN:
-        raise ValueError(f"The licence {asked!r} is unknown. {choices} Without one, the words of the model file stay.")
+        raise ValueError(
+            f"The licence {asked!r} is unknown. {choices} Without one, the licence text of the model file is used."
+        )
     for origin in (stated, *origins):
         missing = find_restrictions(origin) - find_restrictions(chosen)
         if missing:
             raise ValueError(
-                f"The licence {chosen!r} is less strict than what the model was trained from, which says {origin!r}: "
+                f"The licence {chosen!r} is less strict than that of the model or its training data, {origin!r}: "
                 f"it lacks {', '.join(sorted(missing))}. Choose one of {_at_least(find_restrictions(origin))}."
             )
     return chosen

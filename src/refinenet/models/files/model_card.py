@@ -107,7 +107,8 @@ class ModelCard:
             raise ValueError("a network of named bands has a range for each of them, and no value range")
         if len(self.label_set) != self.architecture.num_classes:
             raise ValueError(
-                f"the label set names {len(self.label_set)} classes, the network has {self.architecture.num_classes}"
+                f"the label set names {len(self.label_set)} classes, but the network has "
+                f"{self.architecture.num_classes}"
             )
 
 
@@ -140,7 +141,7 @@ def describe_bundled(name: str) -> str:
 def read_card(model: str | os.PathLike[str]) -> ModelCard | None:
     """Read the card of a bundled model or a model file in milliseconds, without its weights and without checking them.
 
-    It serves to refuse what does not fit the model before that is loaded.
+    It is used to refuse what does not fit the model before the model is loaded.
 
     Returns:
         The card; None for models of other kinds, and for files that loading refuses.

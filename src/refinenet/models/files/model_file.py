@@ -134,7 +134,7 @@ def load(path: Path) -> tuple[Network, ModelCard]:
     actual = digest(tensors)
     if actual != card.weights_sha256:
         raise ValueError(
-            f"{path} is damaged: its weights have the SHA-256 {actual}, its header says {card.weights_sha256}. "
+            f"{path} is damaged: its weights have the SHA-256 {actual}, but its header says {card.weights_sha256}. "
             "Copy or download it again."
         )
     # A published network consists of its weights alone, so it needs no initialisation; timm's may hold other tables.
@@ -155,7 +155,7 @@ def read_dtype(model: str | os.PathLike[str]) -> Literal["float32", "float16"]:
     """Return the type in which a model file, or a bundled model by its name, stores the kernels.
 
     Raises:
-        ValueError: It is no safetensors file.
+        ValueError: It is not a safetensors file.
         OSError: It cannot be read.
     """
     name = os.fspath(model)

@@ -151,7 +151,7 @@ def _find_damaged_part(stream: BinaryIO) -> str | None:
         parts = archive.infolist()
         unpacked = sum(part.file_size for part in parts)
         if unpacked > MAX_FILE_BYTES:
-            raise ValueError(f"unpacked it has {unpacked} bytes, a model file has at most {MAX_FILE_BYTES}")
+            raise ValueError(f"unpacked, it has {unpacked} bytes; a model file has at most {MAX_FILE_BYTES}")
         if len({part.filename for part in parts}) != len(parts):
             raise ValueError("two parts of the archive have the same name")
         if any(part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for part in parts):

@@ -117,7 +117,7 @@ def infer_architecture(tensors: Mapping[str, Tensor], path: Path, *, aligned: bo
     )
     if blocks not in _LAYER_BLOCKS_TO_DEPTH:
         raise ValueError(
-            f"{path} holds a ResNet with {blocks} blocks in its four layers. Known are "
+            f"{path} holds a ResNet with {blocks} blocks in its four layers. Known ones have "
             + ", ".join(f"{known} (ResNet-{depth})" for known, depth in _LAYER_BLOCKS_TO_DEPTH.items())
             + ". Blocks may be missing from the file."
         )

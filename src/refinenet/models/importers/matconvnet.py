@@ -206,7 +206,7 @@ def _named_values(file: Any, group: Any) -> Iterator[tuple[str, Any]]:
 
 def _text(dataset: Any) -> str:
     if dataset.dtype != np.uint16 or dataset.size > 200:
-        raise ValueError("the name of a parameter is not a text")
+        raise ValueError("the name of a parameter is not text")
     return "".join(map(chr, dataset[()].ravel().tolist()))
 
 

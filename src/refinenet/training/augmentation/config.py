@@ -39,9 +39,9 @@ class AugmentationConfig(Settings):
     colour_jitter: Annotated[float, Range(0, below=1)] = 0.3
     """Largest relative change of brightness, contrast and saturation; 0 for none."""
     hue: Annotated[float, Range(0, 0.5)] = 0.0
-    """Largest turn of the colour circle to either side, as a fraction of the circle; 0 for none, 0.5 for any hue."""
+    """Largest shift of the hue in either direction, as a fraction of the colour circle; 0 for none, 0.5 for any hue."""
     gamma: Annotated[float, Range(0, 4)] = 0.0
-    """Images are raised to a power drawn from 1 / (1 + gamma) to 1 + gamma, uniformly on a logarithmic scale."""
+    """Pixel values are raised to a power drawn from 1 / (1 + gamma) to 1 + gamma, uniformly on a logarithmic scale."""
     blur: Probability = 0.0
     """Probability that an image is blurred, by a Gaussian with a standard deviation of 0.3 to 2 pixels."""
     cutout: Probability = 0.0
@@ -51,7 +51,8 @@ class AugmentationConfig(Settings):
     """Probability that half of the classes of another image are pasted over an image (ClassMix; Olsson et al.,
     2021)."""
     cut_mix: Probability = 0.0
-    """Probability that a rectangle of an image is replaced by that of another image (CutMix; Yun et al., 2019)."""
+    """Probability that a rectangle of an image is replaced by the same rectangle of another image (CutMix; Yun et al.,
+    2019)."""
     paste_rare: Probability = 0.0
     """Probability that the rare classes of another image are pasted over an image (copy-paste; Ghiasi et al., 2021)."""
     rare_below: Probability = 0.02

@@ -159,8 +159,8 @@ def _steepest_descent(rates: Sequence[float], smoothed: Sequence[float]) -> floa
             f"it was {smoothed[0]:.4g} at first and {smoothed[bottom]:.4g} at best" if smoothed else "it is not finite"
         )
         raise ValueError(
-            f"No learning rate can be suggested, since the loss did not fall in {len(smoothed)} steps: {observation}. "
-            "Set learning_rate to a number, or check that the labels fit the images."
+            f"No learning rate can be suggested, because the loss did not fall in {len(smoothed)} steps: "
+            f"{observation}. Set learning_rate to a number, or check that the labels fit the images."
         )
     return rates[int(np.argmin(np.gradient(smoothed)[: bottom + 1]))]
 

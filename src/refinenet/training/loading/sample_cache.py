@@ -83,7 +83,7 @@ def _memory_folder() -> Iterator[Path]:
     if _free(SHARED_MEMORY) < KEPT_FREE:
         raise ValueError(
             f"cache='memory' needs more than {KEPT_FREE:,} bytes in /dev/shm; {_free(SHARED_MEMORY):,} are free. Use "
-            "cache='disk', or give a container more by --shm-size."
+            "cache='disk', or give a container more with --shm-size."
         )
     for leftover in SHARED_MEMORY.glob(f"{_PREFIX}*"):
         # Another process may have removed it, or another user made it.

@@ -28,13 +28,14 @@ class LossConfig(Settings):
     cross_entropy_weight: Weight = 1.0
     """Weight of the cross-entropy, the mean over labelled pixels; 0 leaves it out."""
     class_weights: ClassWeights = "none"
-    """Weights of classes in the cross-entropy: "none" gives all the same; rare classes get more by "log", 1 / log(1.02
-    + p) for the share p of a class in the labelled pixels (Paszke et al., 2016), and still more by "median", the median
-    frequency of all classes over that of the class (Eigen and Fergus, 2015). `refinenet data info` shows both."""
+    """Weights of classes in the cross-entropy: "none" gives all the same weight; "log" gives more to rare classes, 1 /
+    log(1.02 + p) for the share p of a class in the labelled pixels (Paszke et al., 2016); "median" gives them still
+    more, the median frequency of all classes over that of the class (Eigen and Fergus, 2015). `refinenet data info`
+    shows both."""
     label_smoothing: Annotated[float, Range(0, 0.999999)] = 0.0
     """Share of the target of the cross-entropy that is spread evenly over all classes."""
     hard_pixels: Annotated[float, Range(1e-6, 1)] = 1.0
-    """Share of the labelled pixels of each image, those with the largest loss, that the cross-entropy is computed over
+    """Share of the labelled pixels of each image over which the cross-entropy is computed, those with the largest loss
     (online hard example mining); at least one pixel."""
     focal_gamma: Annotated[float, Range(0, 10)] = 0.0
     """Power of (1 - probability of the pixel's class) by which its cross-entropy is multiplied (focal loss)."""
@@ -50,7 +51,8 @@ class LossConfig(Settings):
     teacher_weight: Weight = 0.5
     """Weight of the divergence from the teacher."""
     teacher_temperature: Annotated[float, Range(0.01, 100)] = 1.0
-    """Divisor of the logits of teacher and network before they are compared; above 1 softens both."""
+    """Temperature by which the logits of teacher and network are divided before they are compared; above 1 softens
+    both."""
     fill_missing: bool = False
     """Whether the teacher's predictions replace labels, depth or other ground truth that an image lacks; for networks
     with several outputs."""

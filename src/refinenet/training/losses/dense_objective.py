@@ -54,12 +54,12 @@ def _check_likelihood(spec: OutputSpec, losses: Sequence[str]) -> None:
         return
     if spec.likelihood is None:
         raise ValueError(
-            f"The loss {used[0]} needs a head that predicts the scale of errors too: make a network with the output "
+            f"The loss {used[0]} needs a head that also predicts the scale of errors: create a network with the output "
             f"{replace(spec, likelihood=used[0]).to_text()}."
         )
     raise ValueError(
-        f"The losses of {spec.name} must have the likelihood that its head is for, {spec.likelihood}, and no other, "
-        f"not {'+'.join(losses)}."
+        f"The losses of {spec.name} must include the likelihood of its head, {spec.likelihood}, and no other, "
+        f"unlike {'+'.join(losses)}."
     )
 
 

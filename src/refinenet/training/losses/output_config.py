@@ -12,7 +12,7 @@ _TERM = re.compile(r"(?:(?P<weight>[0-9.]+)\*)?(?P<loss>[a-z0-9_]+)")
 
 @dataclass(frozen=True, kw_only=True)
 class OutputLossConfig(Settings):
-    """Losses and weights of the outputs of a network with several."""
+    """Losses and weights of the outputs, for networks with several outputs."""
 
     output_losses: tuple[str, ...] = ()
     """Losses of outputs besides classes, such as "depth=silog+0.5*gradient"; by default "inverse_huber" for depth,
@@ -20,7 +20,8 @@ class OutputLossConfig(Settings):
     output_weights: tuple[str, ...] = ()
     """Weights of the losses of outputs, such as "classes=1" or "normals=2"; by default 1 for all."""
     learn_output_weights: bool = False
-    """Whether the weights of the outputs are learnt with them, by homoscedastic uncertainty (Kendall et al., 2018)."""
+    """Whether the weights of the outputs are learned during training, by homoscedastic uncertainty (Kendall et al.,
+    2018)."""
 
     def _conflicts(self) -> list[str]:
         conflicts = [

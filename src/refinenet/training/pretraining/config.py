@@ -21,7 +21,7 @@ def _range_within(low: float, high: float) -> Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(OptimiserConfig, ScheduleConfig, BatchNormConfig, LoggerConfig):
-    """Settings of pre-training. The defaults suit a small network on as many images as ImageNet has.
+    """Settings of pre-training. The defaults suit a small network and as many images as ImageNet has.
 
     Raises:
         ValueError: A value is out of its range; all problems are reported together.
@@ -35,8 +35,8 @@ class PretrainConfig(OptimiserConfig, ScheduleConfig, BatchNormConfig, LoggerCon
     batch_size: Count = 128
     """Images per step, over all processes."""
     accumulation: Count = 1
-    """Parts in which a batch is computed, one after the other, to save memory; the gradients are those of the whole
-    batch."""
+    """Number of parts into which a batch is split and computed one after the other, to save memory; the gradients are
+    those of the whole batch."""
     weight_decay: Annotated[float, Range(0, 100)] = 0.05
     """Weight decay of kernels; biases and norms have none."""
     ema_decay: Annotated[float, Range(0, below=1)] = 0.999
@@ -52,23 +52,23 @@ class PretrainConfig(OptimiserConfig, ScheduleConfig, BatchNormConfig, LoggerCon
     crop_size: Annotated[int, Range(32)] = 224
     """Side, in pixels, of the square that the network sees."""
     crop_area: Annotated[tuple[float, float], _range_within(0.001, 1)] = (0.08, 1.0)
-    """Range of the random area of a crop, as a share of the training image's."""
+    """Range of the random area of a crop, as a share of the training image."""
     crop_shape: Annotated[tuple[float, float], _range_within(0.1, 10)] = (0.75, 4 / 3)
-    """Range of the random aspect ratio, width by height, of a crop, uniform on a logarithmic scale."""
+    """Range of the random aspect ratio (width / height) of a crop, uniform on a logarithmic scale."""
     flip: bool = True
     """Whether half of the training images are mirrored left to right."""
     colour_jitter: Annotated[float, Range(0, below=1)] = 0.3
     """Largest relative change of brightness, contrast and saturation; 0 for none."""
     hue: Annotated[float, Range(0, 0.5)] = 0.0
-    """Largest turn of the colour circle to either side, as a fraction of the circle; 0 for none."""
+    """Largest shift of the hue in either direction, as a fraction of the colour circle; 0 for none."""
     checkpoint_minutes: Annotated[float, Range(above=0)] = 10.0
     """Minutes between checkpoints within an epoch; the end of an epoch always gets one."""
     workers: Annotated[int, Range(0)] = 2 if sys.platform == "linux" else 0
     """Processes that load images; 0 loads in the training process."""
     compile: bool = False
-    """Whether to compile the network with `torch.compile`: minutes at the start, for faster steps on a GPU."""
+    """Whether to compile the network with `torch.compile`: takes minutes at the start, makes steps on a GPU faster."""
     seed: Seed = DEFAULT_SEED
-    """Seed of the first weights, the order of images and their augmentation."""
+    """Seed for the initial weights, the order of images and their augmentation."""
 
     def _conflicts(self) -> list[str]:
         conflicts = super()._conflicts()
@@ -90,7 +90,7 @@ class PretrainConfig(OptimiserConfig, ScheduleConfig, BatchNormConfig, LoggerCon
 
     @property
     def learning(self) -> TrainConfig:
-        """Training settings that move the weights as configured here."""
+        """Training settings that update the weights as configured here."""
         shared = {field.name for field in fields(TrainConfig)} & {field.name for field in fields(self)} - {"crop_size"}
         settings = {name: getattr(self, name) for name in shared}
         return TrainConfig(class_weights="none", dice_weight=0.0, **settings)

@@ -32,14 +32,14 @@ TARGET_KINDS: Mapping[str, Kind] = {
     "target-kind-unread": Kind(
         False, False, "<These files have|This file has> formats that are not read as measurements. JPEG and WebP "
         "change values, and "
-        "tables (.csv) are no maps.", "Save measurements of each pixel as PNG of 8 or 16 bits, TIFF or .npy.",
+        "tables (.csv) are not maps.", "Save measurements of each pixel as PNG of 8 or 16 bits, TIFF or .npy.",
     ),
     "target-damaged": Kind(
         True, False, "<These files cannot|This file cannot> be read: training on them would fail. {message}",
         "Get <new copies of the files|a new copy of the file>; " + _LEAVE_OUT,
     ),
     "target-channels": Kind(
-        True, False, "<These files have|This file has> another number of channels than their output. {message}",
+        True, False, "<These files have|This file has> a different number of channels from their output. {message}",
         "Export one channel for each quantity, three for normals, one for depth; " + _LEAVE_OUT,
     ),
     "target-size": Kind(
@@ -74,10 +74,9 @@ TARGET_KINDS: Mapping[str, Kind] = {
         "correct the stored value of a metre there, under `depth:`.\n{lines}",
     ),
     "depth-scale-mixed": Kind(
-        True, False, "All depths of <these maps|this map> are much larger or smaller than those of the others, as in "
-        "another "
-        "unit: {message}", "Convert <them|it> to the unit of the others. If <they are|it is> right, continue with "
-        "`--no-check`.",
+        True, False, "All depths of <these maps|this map> are much larger or smaller than those of the others, as if "
+        "in another unit: {message}",
+        "Convert <them|it> to the unit of the others. If <they are|it is> right, continue with `--no-check`.",
     ),
     "depth-out-of-range": Kind(
         False, False, "The median of <these maps|this map> is not in the range that targets.yaml states, {message}",
@@ -86,7 +85,7 @@ TARGET_KINDS: Mapping[str, Kind] = {
     "depth-stretched": Kind(
         True, False, "<These maps go|This map goes> from 0 or 1 to the largest number of their type, as pictures made "
         "for viewing do: "
-        "each has a scale of its own, so they hold no metres.", "Export the depths themselves, for example in "
+        "each has a scale of its own, so they do not hold metres.", "Export the depths themselves, for example in "
         "millimetres as PNG of 16 bits.",
     ),
     "depth-8-bit": Kind(
@@ -94,7 +93,7 @@ TARGET_KINDS: Mapping[str, Kind] = {
         "Export them as PNG of 16 bits, TIFF or .npy, if finer ones are available.",
     ),
     "depth-zeros": Kind(
-        True, True, "<These maps hold|This map holds> depths of 0, which nothing has: {message}",
+        True, True, "<These maps hold|This map holds> depths of 0, which nothing can have: {message}",
         "They are probably missing: state it in targets.yaml, `missing: 0`; " + FIX + "in which they are missing.",
     ),
     "depth-negative": Kind(
@@ -103,25 +102,22 @@ TARGET_KINDS: Mapping[str, Kind] = {
     ),
     "depth-saturated": Kind(
         False, False, "A large share of the pixels of <these maps|this map> has the same depth, the largest one, as "
-        "beyond the "
-        "reach of a sensor: {message}", "These depths are probably not measured: state the value as `missing:` in "
-        "targets.yaml, in stored units.",
+        "if beyond the reach of a sensor: {message}",
+        "These depths are probably not measured: state the value as `missing:` in targets.yaml, in stored units.",
     ),
     # Other quantities
     "values-scale-mixed": Kind(
         True, False, "All values of <these files|this file> are much larger or smaller than those of the others, as "
-        "in another "
-        "unit: {message}", "Convert <them|it> to the unit of the others. If <they are|it is> right, continue with "
-        "`--no-check`.",
+        "if in another unit: {message}",
+        "Convert <them|it> to the unit of the others. If <they are|it is> right, continue with `--no-check`.",
     ),
     "values-exchanged": Kind(
-        True, False, "Two quantities of <these files|this file> seem to be exchanged: {message}",
-        "Exchange their channels. If they are right, continue with `--no-check`.",
+        True, False, "Two quantities of <these files|this file> seem to be swapped: {message}",
+        "Swap their channels. If they are right, continue with `--no-check`.",
     ),
     "values-edge": Kind(
         False, False, "One exact value fills areas of <these files|this file> and lies apart from all others, as "
-        "where nothing was "
-        "measured: {message}", _DECLARE + "if it is a measurement, nothing has to be done.",
+        "if nothing was measured there: {message}", _DECLARE + "if it is a measurement, nothing has to be done.",
     ),
     "values-whole-units": Kind(
         False, False, "<These files hold|This file holds> integers without a declared scale, so they are read as "
@@ -166,7 +162,7 @@ TARGET_KINDS: Mapping[str, Kind] = {
     "target-of-another-image": Kind(
         True, False, "The outlines in the values of <these images|this image> are those in another image: the values "
         "seem to be "
-        "swapped. After each file follows the one that fits its image.", "Rename them; " + _LEAVE_OUT,
+        "swapped. Each file is followed by the one that fits its image.", "Rename them; " + _LEAVE_OUT,
     ),
     "values-flipped": Kind(
         False, False, "Outlines in these values fit those of <their images|the image> much better after a flip: the "
@@ -174,7 +170,7 @@ TARGET_KINDS: Mapping[str, Kind] = {
         "to be stored {message}",
         "Look at <a few of them beside their images|it beside its image> (`refinenet data info DATA --sheet "
         "sheet.png`), and flip the files "
-        "if it is so.",
+        "if this is right.",
     ),
     "target-unrelated": Kind(
         False, False, "On average, outlines in these values fit the image no better than those of other images.",
@@ -187,13 +183,13 @@ TARGET_KINDS: Mapping[str, Kind] = {
     ),
     "normals-frame": Kind(
         True, True, "The normals are in another frame. They should have x right, y down and z into the scene, and so "
-        "point towards the camera (z below 0). Opposite are: {message}",
+        "point towards the camera (z below 0). These axes point the other way: {message}",
         "State it in targets.yaml, under `normals:`.\n{lines}\nOr: " + FIX + "that states it.",
     ),
     "normals-upside-down": Kind(
         False, False, "In the lower third of the images, surfaces face down on average, as they do where the y axis "
         "points up.",
-        "If the ground is seen there, state in targets.yaml, under `normals:`, `flip: [y]`.",
+        "If these surfaces are the ground, state `flip: [y]` in targets.yaml, under `normals:`.",
     ),
     "normals-unlike-depth": Kind(
         False, False, "Normals and depth hardly fit: the mean cosine of the normals with those computed from the depth "

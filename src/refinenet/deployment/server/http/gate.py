@@ -94,7 +94,7 @@ class Gate:
                 message = "This server needs a token: send the header Authorization: Bearer TOKEN."
                 raise Refusal(401, message, "token", {"WWW-Authenticate": "Bearer"})
         if headers.get("content-encoding", "identity").lower() != "identity":
-            raise Refusal(415, "Compressed bodies are not read. Send the image file as it is.", "encoding", _CLOSE)
+            raise Refusal(415, "Compressed bodies are not accepted. Send the image file as it is.", "encoding", _CLOSE)
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self._settings.max_bytes:
             raise self._too_large(f"{int(length):,}")
@@ -115,7 +115,7 @@ class Gate:
             raise Refusal(403, f"Pages of {origin[:100]!r} may not use this server.", "origin", _CLOSE)
 
     def _too_large(self, size: str) -> Refusal:
-        message = f"The body has {size} bytes, at most {self._settings.max_bytes:,} are read. Send a smaller file."
+        message = f"The body has {size} bytes; at most {self._settings.max_bytes:,} are read. Send a smaller file."
         return Refusal(413, message, "body_size")
 
     def _bound(self, receive: Receive, body: _Body) -> Receive:

@@ -76,7 +76,7 @@ def add_handlers(app: FastAPI, metrics: Metrics) -> None:
 
     async def from_fault(request: Request, _: Exception) -> Response:
         metrics.requests.labels("500").inc()  # Starlette responds to faults outside the gate, which counts all others
-        message = "The server failed at this request, and its operator finds the reason in its log."
+        message = "The server failed to process this request; its operator finds the reason in its log."
         return respond(request, Refusal(500, message, "fault"))
 
     async def from_disconnect(_request: Request, _error: Exception) -> Response:
@@ -90,6 +90,6 @@ def add_handlers(app: FastAPI, metrics: Metrics) -> None:
 
 
 _WORDS = {
-    404: "There is nothing at {path}. /docs lists what there is.",
-    405: "{method} is not possible at {path}. /docs lists what is.",
+    404: "There is nothing at {path}. /docs lists all addresses.",
+    405: "{method} is not allowed at {path}. /docs lists what each address accepts.",
 }

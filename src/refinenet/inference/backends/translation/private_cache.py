@@ -39,7 +39,7 @@ def read_cached(folder: Path, otherwise: str) -> dict[str, bytes] | None:
 
     Args:
         folder: The folder of an entry.
-        otherwise: What follows where it cannot be used, for the note: "the network is translated again".
+        otherwise: What happens if it cannot be used, for the note: "the network is translated again".
     """
     if not os.path.lexists(folder):
         return None

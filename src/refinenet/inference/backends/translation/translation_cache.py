@@ -78,6 +78,6 @@ def _compare(network: Network, graph: Graph, engine: Engine, title: str) -> None
     difference = float((actual - expected).abs().max() / (expected.max() - expected.min()).clamp(min=1e-12))
     if not difference <= ALLOWED_DIFFERENCE and bool(expected.isfinite().all()):
         raise BackendError(
-            f"{title} disagrees with PyTorch here: its logits differ by {difference:.2g} of their range, "
+            f"{title} disagrees with PyTorch here: its logits differ by {difference:.2g} of their range; "
             f"{ALLOWED_DIFFERENCE:g} is allowed."
         )
