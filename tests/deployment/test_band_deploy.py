@@ -71,7 +71,7 @@ def test_arrays_of_a_folder(model: RefineNet, expected: LabelMap, tmp_path: Path
         np.testing.assert_array_equal(_read(written.outputs["labels"]), expected)
     plain = RefineNet(encoder="test_resnet", num_classes=3, device="cpu", backend="pytorch")
     plain._untrained = None
-    with pytest.raises(ValueError, match=r"holds no images .* of named bands, and are skipped: scene\.npy\."):
+    with pytest.raises(ValueError, match=r"holds no images .* with named bands, and are skipped: scene\.npy\."):
         plain.deploy_files(tmp_path / "in", tmp_path / "none", progress=False)
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "in" / "a.png")
     with pytest.warns(UserWarning, match=r"and are skipped: scene\.npy\."):

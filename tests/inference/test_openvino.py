@@ -156,7 +156,10 @@ def test_the_command_line_writes_the_same_labels(run_refinenet: CommandLine, tmp
     [
         ({"backend": "tensorflow"}, f"one of auto, {', '.join(BACKENDS)}, not 'tensorflow'"),
         ({"precision": "int4"}, "one of float32, bfloat16, float16, int8, not 'int4'"),
-        ({"backend": "onnxruntime", "precision": "bfloat16"}, "does not support bfloat16. Supported are pytorch"),
+        (
+            {"backend": "onnxruntime", "precision": "bfloat16"},
+            "does not support bfloat16. Backends with their precisions: pytorch",
+        ),
     ],
 )
 def test_what_no_backend_is_is_refused(options: dict[str, str], said: str) -> None:

@@ -167,7 +167,7 @@ def split(
     replace: Annotated[bool, typer.Option("--replace", help="Replace the files of an earlier split.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write train.txt, val.txt and, with --test, test.txt: a reproducible split keeping frames of a video together."""
+    """Write train.txt, val.txt and, with --test, test.txt: a reproducible split that keeps video frames together."""
     from refinenet.datasets.split import split_folder
 
     parts = split_folder(folder, val=val, test=test, seed=seed, group=group, replace=replace)

@@ -195,7 +195,7 @@ def _note_arrays(source: str, arrays: Sequence[str]) -> None:
 
 
 def _describe_arrays(arrays: Sequence[str]) -> str:
-    return f"NumPy files are images of networks of named bands, and are skipped: {_enumerate(arrays)}."
+    return f"NumPy files are read only by networks with named bands, and are skipped: {_enumerate(arrays)}."
 
 
 def walk_images(folder: Path, *, recursive: bool) -> tuple[list[str], dict[str, Problem]]:

@@ -93,7 +93,7 @@ def find_source(source: str | os.PathLike[str]) -> VideoSource:
 def _find_camera(number: str) -> VideoSource:
     if sys.platform != "linux":
         raise ValueError(
-            f"Cameras such as camera:{number} are supported on Linux only. Elsewhere pass the address of a stream."
+            f"Cameras such as camera:{number} are supported on Linux only. Elsewhere, pass the address of a stream."
         )
     device = Path(f"/dev/video{number}")
     if not device.exists():

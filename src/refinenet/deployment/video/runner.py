@@ -327,7 +327,7 @@ class _FileOutput:
         assert self._plan.container is not None
         file = VideoFile(self._temporary, self._plan.container, form, recording.sound, str(self._plan.path))
         if file.sound_left_out is not None:
-            print_note(f"Warning: {file.sound_left_out}. An .mkv file holds nearly all kinds.")
+            print_note(f"Warning: {file.sound_left_out}. An .mkv file can hold nearly every kind.")
         return file
 
     def write_sound(self, sound: Sound) -> None:

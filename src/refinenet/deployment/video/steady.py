@@ -86,7 +86,7 @@ class Steadier:
 
         found = class_output(outputs)
         if found is None:
-            raise ValueError("Only labels can be steadied, and the network predicts no classes.")
+            raise ValueError("Only labels can be steadied, but the network predicts no classes.")
         self._name, self._outputs, self._num_classes, self._memory = found.name, outputs, num_classes, memory
         self._flow: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._before: _Before | None = None

@@ -172,7 +172,7 @@ def check_backend(name: str, precision: str) -> BackendName:
         raise ValueError(f"precision must be one of {', '.join(get_args(InferencePrecision))}, not {precision!r}.")
     if precision not in BACKENDS[chosen].precisions:
         able = ", ".join(f"{known} ({', '.join(spec.precisions)})" for known, spec in BACKENDS.items())
-        raise ValueError(f"The backend {name} does not support {precision}. Supported are {able}.")
+        raise ValueError(f"The backend {name} does not support {precision}. Backends with their precisions: {able}.")
     return chosen
 
 
