@@ -386,6 +386,18 @@ def test_a_slow_body_gives_way_before_a_client_that_has_just_connected() -> None
     server.should_exit = True
 
 
+def _count_unread(server: uvicorn.Server, client: socket.socket) -> int:
+    """Bytes of a response that wait in the server, besides those in the buffers of the system."""
+    # A copy, because the server's thread adds and removes connections meanwhile.
+    transports = [each.transport for each in server.server_state.connections.copy()]
+    own = [each for each in transports if each.get_extra_info("peername") == client.getsockname()]
+    return sum(each.get_write_buffer_size() for each in own)
+
+
+def _has_read(server: uvicorn.Server, client: socket.socket, left: int) -> bool:
+    return _count_unread(server, client) < left
+
+
 def _receive(connection: socket.socket, size: int) -> None:
     while size > 0:
         size -= len(connection.recv(size))
@@ -398,9 +410,17 @@ def _is_closed(connection: socket.socket) -> bool:
         return True
 
 
-@pytest.mark.parametrize("reading", [False, True])
-def test_unread_responses_share_the_memory_of_bodies(reading: bool) -> None:
-    """Of three of 40 MB, 90 MB may be held: of those that are not read, the one that waits for longest is given up."""
+@pytest.mark.parametrize(
+    ("readers", "max_pixels", "expected"),
+    [
+        (0, 12_500_000, [False, True, True]),
+        (1, 12_500_000, [True, False, True]),
+        (3, 12_500_000, [True, True, True]),
+        (3, 1, [False, True, True]),  # so that responses that are read may not take more than others
+    ],
+)
+def test_unread_responses_share_the_memory_of_bodies(readers: int, max_pixels: int, expected: list[bool]) -> None:
+    """Of three of 40 MB, 80 MB may be held: of those that are not read, the one that waits for longest is given up."""
     size, started = 40_000_000, list[int]()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -408,18 +428,21 @@ def test_unread_responses_share_the_memory_of_bodies(reading: bool) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]})
         await send({"type": "http.response.body", "body": bytes(size)})
 
-    server, port = _run_uvicorn(app, ServerSettings(total_bytes=90_000_000, max_bytes=1000))
+    server, port = _run_uvicorn(app, ServerSettings(total_bytes=80_000_000, max_bytes=1000, max_pixels=max_pixels))
     slow = []
     for _ in range(3):
         slow.append(socket.create_connection(("127.0.0.1", port), 30))
         slow[-1].sendall(REQUEST)
         _wait(lambda: len(started) == len(slow))
+        _wait(lambda: _count_unread(server, slow[-1]) > 0)
+        if len(slow) <= readers:
+            left = _count_unread(server, slow[-1]) - 2_000_000  # which is fast enough for half a minute
+            _receive(slow[-1], 6_000_000)
+            _wait(partial(_has_read, server, slow[-1], left))
         time.sleep(0.3)
-        if reading and len(slow) == 1:
-            _receive(slow[0], 4_000_000)  # fast enough for the next minute
     received = []
-    for each in slow:
-        content = b"-" * 4_000_000 if reading and each is slow[0] else b""
+    for number, each in enumerate(slow):
+        content = b"-" * 6_000_000 if number < readers else b""
         with suppress(ConnectionResetError):
             while part := each.recv(1 << 20):
                 content += part
@@ -427,7 +450,7 @@ def test_unread_responses_share_the_memory_of_bodies(reading: bool) -> None:
                     break
         received.append(len(content) > size)
         each.close()
-    assert received == ([True, False, True] if reading else [False, True, True])
+    assert received == expected
     server.should_exit = True
 
 

@@ -28,6 +28,8 @@ def _is_host(name: str) -> bool:
 
 
 _HOST = Rule(_is_host, "a host name or IP address without scheme, port or brackets")
+_RESPONSE_PIXEL_BYTES = 32
+"""For each pixel of an image: a response with several files, such as probabilities and pictures."""
 _LIBRARIES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
 
@@ -63,7 +65,7 @@ class ServerSettings(Settings):
     """Size of the body of a request."""
     total_bytes: Annotated[int, Range(1)] = 64 * 2**20
     """Total size of the bodies of all requests that are received, wait or are computed, beyond which further ones are
-    refused; and of all responses that clients have not read yet. At least one of `max_bytes` is always taken."""
+    refused; and of all responses that clients do not read. At least one of `max_bytes` is always taken."""
     max_pixels: Annotated[int, Range(1, MAX_PIXELS)] = 12_500_000
     """Pixels of an image, height times width."""
     window_pixels: Annotated[int, Range(1, MAX_PIXELS)] = 1_000_000
@@ -98,8 +100,13 @@ class ServerSettings(Settings):
 
     @property
     def body_budget(self) -> int:
-        """Size of all bodies of requests in memory, and of all responses that are not read."""
+        """Size of all bodies of requests in memory, and of all responses that clients do not read."""
         return max(self.total_bytes, self.max_bytes)
+
+    @property
+    def response_budget(self) -> int:
+        """Size of all responses that are not read to the end, also by clients that read: one more for each thread."""
+        return self.body_budget + self.threads * self.max_pixels * _RESPONSE_PIXEL_BYTES
 
     @property
     def threads(self) -> int:

@@ -131,7 +131,9 @@ class BoundedProtocol(H11Protocol):
     def _reads_slowly(self) -> bool:
         """Whether the client has had time to read its response and has read little of it."""
         waited = self.loop.time() - self._waits_since
-        return waited > _SILENT_AFTER and self._unread_at_first - self._unread < waited * _LEAST_READ
+        return (
+            not self._is_cut and waited > _SILENT_AFTER and self._unread_at_first - self._unread < waited * _LEAST_READ
+        )
 
     def _cut(self) -> None:
         self._is_cut = True
@@ -194,16 +196,22 @@ class BoundedProtocol(H11Protocol):
         super().pause_writing()
         self._waits_since, self._unread_at_first = self.loop.time(), self._unread
         self._write_timer = self._cut_after(self._limits.write_seconds)
-        # Unread responses of many clients would fill the memory: of those that do not read, the ones that have waited
-        # for longest are given up.
-        readers = sorted((each for each in self._all() if each._unread > 0), key=lambda each: each._waits_since)
-        unread = sum(each._unread for each in readers)
-        for each in readers:
-            if unread <= self._limits.body_budget:
-                break
-            if each._reads_slowly:
-                unread -= each._unread
-                each._cut()
+        self._bound_unread()
+
+    def _bound_unread(self) -> None:
+        """Give up responses that would fill the memory, those that have waited for longest first.
+
+        Clients that do not read share one limit; those that read give way only beyond a larger one.
+        """
+        waiting = sorted((each for each in self._all() if each._unread > 0), key=lambda each: each._waits_since)
+        unread = sum(each._unread for each in waiting)
+        for limit, is_last in ((self._limits.body_budget, False), (self._limits.response_budget, True)):
+            for each in waiting:
+                if unread <= limit:
+                    break
+                if each._reads_slowly or (is_last and each is not self and not each._is_cut):
+                    unread -= each._unread
+                    each._cut()
 
     def resume_writing(self) -> None:
         """Go on writing."""
