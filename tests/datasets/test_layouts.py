@@ -158,7 +158,7 @@ def test_folders_that_are_not_understood_say_what_they_hold(tmp_path: Path) -> N
     write(tmp_path / "labels" / "a.txt", "0 0.5 0.5 1 1")
     save_image(tmp_path / "images" / "a.jpg")
     save_image(tmp_path / "a.jpg")
-    pattern = r"layout: it holds images/, labels/, 1 files \.jpg\. No pictures are in labels/\. Looked for .*"
+    pattern = r"layout: it holds images/, labels/, 1 \.jpg file\. No pictures are in labels/\. Looked for .*"
     with pytest.raises(FileNotFoundError, match=pattern):
         find_layout(tmp_path)
     with pytest.raises(FileNotFoundError, match="neither a folder nor a YAML file"):

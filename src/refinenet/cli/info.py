@@ -20,7 +20,9 @@ _TRAINING = ("dataset", "train_images", "epoch", "epochs")
 def info(
     model: Annotated[
         str | None,
-        typer.Argument(help='A model file, an exported file, or "camvid", the bundled model.', show_default=False),
+        typer.Argument(
+            help="A model file, an exported file, or a bundled model, such as camvid or streets.", show_default=False
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -39,8 +39,8 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help='A model file, hf://owner/name on the Hugging Face Hub, an exported .onnx or .xml file, or "camvid", the '
-        "bundled model.",
+        help="A model file, hf://owner/name on the Hugging Face Hub, an exported .onnx or .xml file, or a bundled "
+        "model: camvid, streets (BSD-3) or camvid_256.",
     ),
 ]
 Device = Annotated[

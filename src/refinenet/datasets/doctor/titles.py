@@ -75,7 +75,7 @@ TITLES: Mapping[str, str] = {
     # Classes and splits
     "no-classes": "Masks without class names",
     "classes-file": "Invalid file of class names",
-    "split-refused": "Splits that cannot be opened",
+    "split-refused": "The dataset, or a split of it, cannot be opened",
     "class-absent": "Classes that never occur",
     "class-unseen": "Classes not seen in the images checked",
     "class-not-in-train": "Classes that are missing from train",

@@ -212,8 +212,8 @@ def describe_folder(folder: Path) -> str:
     """Describe the contents of a folder for messages: its subfolders, and the number of files per suffix."""
     paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     folders = [f"{path.name}/" for path in paths if path.is_dir()]
-    endings = Counter(path.suffix.lower() or "no ending" for path in paths if path.is_file())
-    files = [f"{count} files {ending}" for ending, count in endings.most_common(4)]
+    endings = Counter(path.suffix.lower() or "other" for path in paths if path.is_file())
+    files = [f"{count} {ending} file{'s' if count > 1 else ''}" for ending, count in endings.most_common(4)]
     more = [f"{len(folders) - 12} more folders"] if len(folders) > 12 else []
     return ", ".join([*folders[:12], *more, *files]) or "nothing"
 
